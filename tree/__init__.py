@@ -1,0 +1,1 @@
+"""Grow revision trees and extract preference pairs."""

@@ -1,0 +1,112 @@
+"""The only room that imports vllm: chat messages in, sampled replies out, on one continuous-batching engine."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tree.prompts import Message
+
+CPU_KV_CACHE = 4  # GiB
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How replies are drawn; `max_tokens` is the longest reply in tokens."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+def _prepare_cpu() -> None:
+    """vLLM's CPU switches, unless the user set them: all cores that this process may use, a KV cache that fits."""
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE))
+
+
+def _engine_settings(on_gpu: bool) -> dict:
+    if on_gpu:
+        return {"dtype": "auto"}
+    # vLLM's CPU sampler dies on seeded requests when a prompt is prefilled in chunks, so a step must hold every prompt
+    # in flight; eager because compiling takes longer than it saves on runs of this size
+    return {"dtype": "bfloat16", "enforce_eager": True, "max_num_batched_tokens": 65_536}
+
+
+class Generator:
+    """vLLM's asynchronous engine with prefix caching, behind `await sample(messages, n, seed)`.
+
+    Create it inside the running event loop: starting takes half a minute or more. `max_model_len` is the longest
+    prompt plus reply, in tokens; `gpu_memory` is the share of the GPU's memory (no effect on a CPU).
+    """
+
+    def __init__(self, model: Path, sampling: Sampling, max_model_len: int, gpu_memory: float, seed: int):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        import torch
+
+        on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            _prepare_cpu()
+        from transformers import AutoTokenizer
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.sampling = sampling
+        self.max_prompt_tokens = max_model_len - sampling.max_tokens
+        self.requests = self.output_tokens = self.prompt_tokens = self.cached_tokens = 0
+        self._numbers = itertools.count()
+        self._engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=str(model),
+                max_model_len=max_model_len,
+                enable_prefix_caching=True,
+                gpu_memory_utilization=gpu_memory,
+                seed=seed,
+                disable_log_stats=True,
+                **_engine_settings(on_gpu),
+            )
+        )
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a chat, through the model's own template, ready for the assistant's reply."""
+        return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether the chat leaves room for a whole reply."""
+        return len(self.encode(messages)) <= self.max_prompt_tokens
+
+    async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[str]:
+        """`n` replies to one chat, in one request. The same seed gives the same replies as far as the engine is
+        deterministic (batching changes sums in the last bits, on GPU and CPU alike)."""
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            n=n,
+            seed=seed,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            max_tokens=self.sampling.max_tokens,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=self.encode(messages))
+        renderer = self._engine.renderer
+        (engine_input,) = renderer.render_cmpl([prompt], renderer.default_cmpl_tok_params)
+        async for output in self._engine.generate(engine_input, parameters, request_id=str(next(self._numbers))):
+            final = output
+        self.requests += 1
+        self.prompt_tokens += len(final.prompt_token_ids)
+        self.cached_tokens += final.num_cached_tokens or 0
+        self.output_tokens += sum(len(reply.token_ids) for reply in final.outputs)
+        return [reply.text for reply in sorted(final.outputs, key=lambda reply: reply.index)]
+
+    def close(self) -> None:
+        """Stop the engine's processes."""
+        self._engine.shutdown(timeout=10)
+        del self._engine  # its destructor fails when it runs at the interpreter's exit

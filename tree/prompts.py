@@ -1,0 +1,146 @@
+"""Every sentence shown to a model, and reading its replies.  Pure.
+
+Layout for the prefix cache: instructions and schema first, the same for all questions of a database; evidence and
+question after; a revision is a further turn of the same chat.
+"""
+
+import re
+from collections.abc import Sequence
+
+TASK = """\
+You write SQL for SQLite. Answer the question with one SELECT query over the database below. \
+Use only its tables and columns, with the values as they are stored. \
+Return exactly the columns that the question asks for, in the order of the question. \
+Reply with the query in a ```sql block and nothing else.
+
+Database:
+{schema}
+
+{evidence}Question: {question}"""
+
+REVISION = """\
+{feedback}
+
+The query does not answer the question. Find the mistake and write a corrected query that is different from the ones \
+before. Reply with the query in a ```sql block and nothing else."""
+
+NO_SQL = "Your reply holds no SQL query."
+MAX_FEEDBACK = 1_000  # characters
+MAX_CELL = 60
+SHOWN_ROWS = 5
+
+Row = tuple
+Message = dict[str, str]
+
+
+def task_prompt(schema: str, question: str, evidence: str) -> str:
+    """The initial task, as the generator sees it and as the `prompt` of a preference pair."""
+    hint = f"Evidence: {evidence.strip()}\n" if evidence.strip() else ""
+    return TASK.format(schema=schema.strip(), evidence=hint, question=question.strip())
+
+
+def revision_turn(feedback: str) -> str:
+    """The user turn that hands a wrong query's feedback back and asks for a revision."""
+    return REVISION.format(feedback=feedback)
+
+
+def chat(task: str, turns: Sequence[tuple[str, str]] = ()) -> list[Message]:
+    """Chat messages: the task, then for each (SQL, revision turn) of a path the SQL as assistant, the turn as user."""
+    messages = [{"role": "user", "content": task}]
+    for sql, turn in turns:
+        messages.append({"role": "assistant", "content": f"```sql\n{sql}\n```"})
+        messages.append({"role": "user", "content": turn})
+    return messages
+
+
+# --- feedback -------------------------------------------------------------------------------------------------------
+
+
+def show_value(value: object) -> str:
+    """One result cell on one line, at most MAX_CELL characters; bytes that are not UTF-8 escaped."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        value = f"x'{value[:MAX_CELL].hex()}'"
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    text = text.replace("\r", "\\r").replace("\n", "\\n")
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Row], row_count: int) -> str:
+    """Shape and first rows of a result: `columns` names, `rows` the first ones, `row_count` how many there are."""
+    lines = [f"{row_count} row{'' if row_count == 1 else 's'}, columns: {', '.join(map(show_value, columns))}"]
+    lines += ["(" + ", ".join(map(show_value, row)) + ")" for row in rows[:SHOWN_ROWS]]
+    if row_count > SHOWN_ROWS:
+        lines.append("…")
+    return "\n".join(lines)
+
+
+def execution_feedback(
+    outcome: str, error: str, columns: Sequence[str], rows: Sequence[Row], row_count: int, seconds: float
+) -> str:
+    """What executing a query says about it, without any look at gold; at most MAX_FEEDBACK characters."""
+    text = {
+        "ok": lambda: f"The query returned {show_rows(columns, rows, row_count)}",
+        "empty": lambda: f"The query returned no rows (columns: {', '.join(map(show_value, columns))}).",
+        "error": lambda: f"The query failed: {error}",
+        "denied": lambda: f"The query was refused, only reading is allowed: {error}",
+        "timeout": lambda: f"The query was stopped after {seconds:.0f} seconds: it is too slow.",
+        "too_large": lambda: f"The query was stopped: its result is too large ({error}).",
+        "not_a_query": lambda: f"This is not one single SELECT query: {error}",
+        "no_sql": lambda: NO_SQL,
+        "crashed": lambda: "The query brought the database engine down.",
+    }[outcome]()
+    return text if len(text) <= MAX_FEEDBACK else text[: MAX_FEEDBACK - 1] + "…"
+
+
+def oracle_feedback(own: str, columns: Sequence[str], rows: Sequence[Row], row_count: int) -> str:
+    """Feedback that shows the expected result too (`--feedback oracle`, for ablation only)."""
+    text = f"{own}\nThe expected result is {show_rows(columns, rows, row_count)}"
+    return text if len(text) <= MAX_FEEDBACK else text[: MAX_FEEDBACK - 1] + "…"
+
+
+# --- replies --------------------------------------------------------------------------------------------------------
+
+ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+FENCE = re.compile(r"```[ \t]*(\w*)[^\n`]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
+QUERY = re.compile(r"\(*\s*(?:SELECT\b|VALUES\s*\(|WITH\s+(?:RECURSIVE\s+)?[\w\"`\[\]]+\s*(?:\([^)]*\)\s*)?AS\b)", re.I)
+BARE = re.compile(r"^[ \t]*" + QUERY.pattern, re.I | re.MULTILINE)
+
+
+def extract_sql(reply: str) -> str:
+    """The SQL query of a model's reply, "" when there is none.
+
+    In this order: the last `<answer>`, the last fenced block that is a query, the last block marked `sql`, bare text
+    from the first line that begins a query to its semicolon or to the next blank line.
+    """
+    if answers := ANSWER.findall(reply):
+        return extract_sql(answers[-1])
+    blocks = [(language.lower(), block.strip()) for language, block in FENCE.findall(reply)]
+    queries = [block for _, block in blocks if _begins_query(block)]
+    marked = [block for language, block in blocks if language in ("sql", "sqlite") and block]
+    if queries or marked:
+        return _without_semicolon((queries or marked)[-1])
+    return _bare_query(reply)
+
+
+def _begins_query(text: str) -> bool:
+    position = 0
+    while (match := COMMENT.match(text, position)) and match.end() > position:
+        position = match.end()
+    return QUERY.match(text, position) is not None
+
+
+def _bare_query(text: str) -> str:
+    start = BARE.search(text)
+    if not start:
+        return ""
+    rest = text[start.start() :]
+    # a semicolon inside quotes ends nothing
+    end = re.match(r"(?:'[^']*'|\"[^\"]*\"|[^;'\"\n]|\n(?![ \t]*\n))*", rest).end()
+    return _without_semicolon(rest[:end] if end else rest)
+
+
+def _without_semicolon(sql: str) -> str:
+    return sql.strip().rstrip(";").rstrip()

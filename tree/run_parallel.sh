@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Grow revision trees on every GPU of this machine (step 4.1):  bash tree/run_parallel.sh
+# One worker per GPU, each with its own shard of the questions; without a GPU, NUM_WORKERS workers on the CPU.
+# Every setting can be given as an environment variable of the same name; further flags go to each worker, for example
+#     NUM_GPUS=2 SAMPLE_NUM=8 bash tree/run_parallel.sh --limit 100
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# --------------------------------------------------------------------------------------------------
+NUM_GPUS=${NUM_GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)} # GPUs to use (0 = run on the CPU)
+NUM_WORKERS=${NUM_WORKERS:-1}                                               # CPU workers when there is no GPU
+MODEL_PATH=${MODEL_PATH:-Qwen2.5-Coder-1.5B-Instruct}                       # generator
+DATA_PATH=${DATA_PATH:-data/train/train.json}                               # questions with ids
+DB_ROOT=${DB_ROOT:-data/train/train_databases}                              # databases
+OUTPUT_DIR=${OUTPUT_DIR:-output}                                            # what is written, see README
+MAX_DEPTH=${MAX_DEPTH:-3}                                                   # levels of a tree
+SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # samples of each prompt
+TEMPERATURE=${TEMPERATURE:-0.8}                                             # sampling temperature
+TOP_P=${TOP_P:-0.95}                                                        # nucleus sampling mass
+SQL_TIMEOUT=${SQL_TIMEOUT:-30}                                              # seconds per query
+SEED=${SEED:-0}                                                             # run seed
+# --------------------------------------------------------------------------------------------------
+
+PYTHON=python
+[ -x .venv/bin/python ] && PYTHON=.venv/bin/python
+[[ $NUM_GPUS =~ ^[0-9]+$ && $NUM_WORKERS =~ ^[1-9][0-9]*$ ]] ||
+    { echo "error: NUM_GPUS=$NUM_GPUS and NUM_WORKERS=$NUM_WORKERS must be whole numbers (NUM_WORKERS from 1)" >&2; exit 2; }
+SHARDS=$((NUM_GPUS > 0 ? NUM_GPUS : NUM_WORKERS))
+
+# The GPUs this script may use: those the caller chose, else 0 to NUM_GPUS-1.
+IFS=, read -ra DEVICES <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((NUM_GPUS > 0 ? NUM_GPUS - 1 : 0)))}"
+if ((NUM_GPUS > ${#DEVICES[@]})); then
+    echo "error: NUM_GPUS=$NUM_GPUS but CUDA_VISIBLE_DEVICES names ${#DEVICES[@]}" >&2
+    exit 2
+fi
+
+mkdir -p "$OUTPUT_DIR/logs"
+pids=()
+trap 'trap - INT TERM; echo "interrupted: stopping ${#pids[@]} workers" >&2; stop; exit 130' INT TERM
+# each worker leads a process group, so that its engine and SQL processes end with it
+stop() {
+    for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+    sleep 2
+    for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+}
+
+start() { # shard
+    local device=""
+    ((NUM_GPUS > 0)) && device=${DEVICES[$1]}
+    CUDA_VISIBLE_DEVICES=$device exec setsid "$PYTHON" -m tree.run_pipeline \
+        --data "$DATA_PATH" --db_root "$DB_ROOT" --model "$MODEL_PATH" --output_dir "$OUTPUT_DIR" \
+        --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" --sample_num "$SAMPLE_NUM" \
+        --temperature "$TEMPERATURE" --top_p "$TOP_P" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}"
+}
+
+echo "$SHARDS worker(s) on $([ "$NUM_GPUS" -gt 0 ] && echo "GPU ${DEVICES[*]:0:NUM_GPUS}" || echo CPU), logs in $OUTPUT_DIR/logs"
+for ((shard = 0; shard < SHARDS; shard++)); do
+    if ((SHARDS == 1)); then # a single worker also shows its progress here
+        start "$shard" "$@" > >(exec tee "$OUTPUT_DIR/logs/shard_$shard.log") 2>&1 &
+    else
+        start "$shard" "$@" >"$OUTPUT_DIR/logs/shard_$shard.log" 2>&1 &
+    fi
+    pids+=($!)
+done
+
+failed=()
+for ((shard = 0; shard < SHARDS; shard++)); do
+    code=0
+    wait "${pids[$shard]}" || code=$?
+    if ((code)); then
+        failed+=("$shard")
+        echo "error: shard $shard failed with exit code $code; the end of $OUTPUT_DIR/logs/shard_$shard.log:" >&2
+        tail -n 5 "$OUTPUT_DIR/logs/shard_$shard.log" >&2
+    elif ((SHARDS > 1)); then
+        tail -n 1 "$OUTPUT_DIR/logs/shard_$shard.log"
+    fi
+done
+if ((${#failed[@]})); then
+    echo "error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}" >&2
+    exit 1
+fi
+echo "all $SHARDS shard(s) done: $OUTPUT_DIR/final_data_emerge_shard_*.json, $OUTPUT_DIR/final_data_baseline_shard_*.json"

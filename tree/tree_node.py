@@ -1,0 +1,187 @@
+"""Revision trees as data: nodes, trees, revision distance, to and from JSON.  Pure: no I/O, no SQL, no model."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+INITIAL = "node_initial"
+# The original format writes 999 where no correct query was reached; here that is None (null in JSON).
+UNREACHED_IN_OLD_FILES = 999
+
+
+@dataclass(frozen=True)
+class Question:
+    """A BIRD question. `sql` is the gold query; `evidence` and `difficulty` may be empty."""
+
+    question_id: int
+    db_id: str
+    question: str
+    evidence: str
+    sql: str
+    difficulty: str = ""
+
+
+@dataclass
+class TreeNode:
+    """One SQL query of a tree; the edge to `parent_id` is one revision (or a first attempt, from `node_initial`).
+
+    `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of DESIGN's closed set of execution
+    outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order.
+    `input_seq` is the user turn that asked for this node's revision, "" when it was never revised: the whole prompt
+    of a revision is the task, then SQL and `input_seq` of each node on the path.
+    `revision_distance`: revisions to the nearest correct query below (0 = correct), None when none was reached.
+    """
+
+    node_id: str
+    parent_id: str
+    d: int
+    j: int
+    generated_sql: str
+    execution_feedback: str
+    outcome: str
+    is_correct: bool
+    strict_match: bool = False
+    input_seq: str = ""
+    duplicate_of: str | None = None
+    children_ids: list[str] = field(default_factory=list)
+    revision_distance: int | None = None
+
+    @property
+    def revised(self) -> bool:
+        return bool(self.input_seq or self.children_ids)
+
+
+@dataclass
+class RevisionTree:
+    """All attempts at one question: a forest whose roots are the first samples (children of `node_initial`).
+
+    `prompt` is what the generator saw as the initial task; `feedback` is the mode ("own" or "oracle") that revisions
+    were asked with.
+    """
+
+    question: Question
+    prompt: str
+    feedback: str = "own"
+    nodes: dict[str, TreeNode] = field(default_factory=dict)
+
+    def add(self, parent_id: str, **content) -> TreeNode:
+        """Append a child to `parent_id` (INITIAL for a first attempt), numbered next in its depth; returns it."""
+        parent = self.nodes.get(parent_id)
+        d = parent.d + 1 if parent else 1
+        j = sum(node.d == d for node in self.nodes.values())
+        node = TreeNode(node_id=f"node_{d}_{j}", parent_id=parent_id, d=d, j=j, **content)
+        self.nodes[node.node_id] = node
+        if parent:
+            parent.children_ids.append(node.node_id)
+        return node
+
+    def path(self, node: TreeNode) -> list[TreeNode]:
+        """The nodes from a root down to `node`, both included."""
+        up = [node]
+        while up[-1].parent_id != INITIAL:
+            up.append(self.nodes[up[-1].parent_id])
+        return up[::-1]
+
+    @property
+    def good(self) -> bool:
+        return any(node.is_correct for node in self.nodes.values())
+
+    @property
+    def max_depth(self) -> int:
+        return max((node.d for node in self.nodes.values()), default=0)
+
+
+def revision_distances(nodes: Mapping[str, TreeNode]) -> dict[str, int | None]:
+    """Node id -> revisions to the nearest correct query in its subtree; 0 when correct itself, None when none is.
+
+    ReLoc's revision distance (arXiv 2508.07434) on a tree of queries.
+    """
+    distances: dict[str, int | None] = {}
+    for node in sorted(nodes.values(), key=lambda node: -node.d):
+        below = [distances[child] for child in node.children_ids if distances[child] is not None]
+        distances[node.node_id] = 0 if node.is_correct else 1 + min(below) if below else None
+    return distances
+
+
+def tree_to_json(tree: RevisionTree) -> dict:
+    """The tree as one JSON object of DESIGN's format, distances computed."""
+    question, distances = tree.question, revision_distances(tree.nodes)
+    return {
+        "question_id": question.question_id,
+        "db_id": question.db_id,
+        "question": question.question,
+        "evidence": question.evidence,
+        **({"difficulty": question.difficulty} if question.difficulty else {}),
+        "SQL": question.sql,
+        "feedback": tree.feedback,
+        "node_initial": {"input_seq": tree.prompt},
+        "nodes": {node_id: _node_to_json(node, distances[node_id]) for node_id, node in tree.nodes.items()},
+        "max_depth": tree.max_depth,
+        "tree_status": "good" if tree.good else "bad",
+    }
+
+
+def _node_to_json(node: TreeNode, distance: int | None) -> dict:
+    return {
+        "parent_id": node.parent_id,
+        "d": node.d,
+        "j": node.j,
+        "children_num": len(node.children_ids),
+        "children_ids": list(node.children_ids),
+        "generated_sql": node.generated_sql,
+        "execution_feedback": node.execution_feedback,
+        "outcome": node.outcome,
+        "is_correct": node.is_correct,
+        "strict_match": node.strict_match,
+        "input_seq": node.input_seq,
+        "revision_distance": distance,
+        **({"duplicate_of": node.duplicate_of} if node.duplicate_of else {}),
+    }
+
+
+def tree_from_json(content: dict) -> RevisionTree:
+    """The tree of one JSON object. Accepts `gold_sql` for `SQL` and 999 for an unreached distance.
+
+    Stored distances are kept as they are (verification compares them). Raises ValueError naming what is missing.
+    """
+    try:
+        question = Question(
+            question_id=content["question_id"],
+            db_id=content["db_id"],
+            question=content["question"],
+            evidence=content.get("evidence") or "",
+            sql=content["SQL"] if "SQL" in content else content["gold_sql"],
+            difficulty=content.get("difficulty") or "",
+        )
+        nodes = {node_id: _node_from_json(node_id, node) for node_id, node in content["nodes"].items()}
+        prompt = (content.get("node_initial") or {}).get("input_seq", "")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a revision tree ({type(error).__name__}: {error})") from None
+    return RevisionTree(question, prompt, content.get("feedback", "own"), nodes)
+
+
+def _node_from_json(node_id: str, node: dict) -> TreeNode:
+    distance = node.get("revision_distance")
+    return TreeNode(
+        node_id=node_id,
+        parent_id=node["parent_id"],
+        d=node["d"],
+        j=node["j"],
+        generated_sql=node["generated_sql"],
+        execution_feedback=node.get("execution_feedback", ""),
+        outcome=node.get("outcome", ""),
+        is_correct=node["is_correct"],
+        strict_match=node.get("strict_match", node["is_correct"]),
+        input_seq=node.get("input_seq", ""),
+        duplicate_of=node.get("duplicate_of"),
+        children_ids=list(node.get("children_ids", ())),
+        revision_distance=None if distance == UNREACHED_IN_OLD_FILES else distance,
+    )
+
+
+def trees_from_json(content: list | dict) -> Iterable[RevisionTree]:
+    """Every tree of a parsed file: a list of trees or a single one. Raises ValueError naming the tree's position."""
+    for number, item in enumerate(content if isinstance(content, list) else [content]):
+        try:
+            yield tree_from_json(item)
+        except ValueError as error:
+            raise ValueError(f"tree {number}: {error}") from None
