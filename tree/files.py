@@ -31,7 +31,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
-def read_json(path: str | os.PathLike, kind: type, fix: str = "check the path") -> Any:
+def read_json(path: str | os.PathLike, kind: type | tuple[type, ...], fix: str = "check the path") -> Any:
     """Parsed JSON of a UTF-8 file (with or without byte-order mark), whose top level must be `kind` (list or dict).
 
     Raises InputError for a missing, unreadable, broken or empty file, or another top level.
@@ -49,7 +49,7 @@ def read_json(path: str | os.PathLike, kind: type, fix: str = "check the path") 
     except RecursionError:
         raise InputError(f"{path}: JSON nested too deeply") from None
     if not isinstance(content, kind):
-        names = {list: "a JSON list", dict: "a JSON object"}
+        names = {list: "a JSON list", dict: "a JSON object", (list, dict): "a JSON list or object"}
         raise InputError(f"{path}: expected {names[kind]}, found {type(content).__name__}")
     return content
 

@@ -61,6 +61,10 @@ class Manifest:
             "started": _now(),
         }
 
+    def ended(self, **counts) -> dict:
+        """The manifest with the present as its end; `counts` say what came out."""
+        return {**self.content, "ended": _now(), "counts": counts}
+
     def write(self, path: str | os.PathLike, **counts) -> None:
-        """Replace `path` with the manifest, ended now; `counts` say what came out."""
-        write_json(path, {**self.content, "ended": _now(), "counts": counts})
+        """Replace `path` with the ended manifest."""
+        write_json(path, self.ended(**counts))

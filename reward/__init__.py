@@ -1,0 +1,1 @@
+"""What training and evaluating a reward model share."""
