@@ -224,9 +224,7 @@ def main() -> None:
     train = tokenized(train_pairs, tokenizer, settings.max_length)
     validation = tokenized(validation_pairs, tokenizer, settings.max_length)
     dropped = len(train_pairs) + len(validation_pairs) - len(train) - len(validation)
-    print(
-        f"{len(train)} training, {len(validation)} validation pairs; {dropped} over {settings.max_length} tokens dropped"
-    )
+    print(f"{len(train)} training, {len(validation)} validation pairs, {dropped} dropped (over max_length)")
     if not len(train):
         raise InputError(
             f"{settings.data_path}: every training pair is over {settings.max_length} tokens; raise --max_length"

@@ -83,7 +83,7 @@ def check_verdict(node: TreeNode, verdict: Verdict) -> list[Finding]:
     compared = (
         ("outcome", node.outcome or outcome, outcome),
         ("is_correct", node.is_correct, verdict.ex),
-        ("strict_match", node.strict_match, verdict.strict),
+        ("strict_match", verdict.strict if node.strict_match is None else node.strict_match, verdict.strict),
     )
     return [Finding(node.node_id, what, stored, found, limit) for what, stored, found in compared if stored != found]
 

@@ -72,7 +72,7 @@ def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype):
     logging.set_verbosity(verbosity)
     model.config.pad_token_id = pad_token_id
     head = Float32Head(model.config.hidden_size, 1, bias=False)
-    nn.init.normal_(head.weight, std=model.config.hidden_size**-0.5, generator=torch.Generator().manual_seed(HEAD_SEED))
+    nn.init.normal_(head.weight, std=model.config.initializer_range, generator=torch.Generator().manual_seed(HEAD_SEED))
     model.score = head
     return model
 
@@ -108,7 +108,7 @@ def check_adapter(adapter: str | os.PathLike, base: str | os.PathLike) -> None:
 def load_reward_model(
     base: str | os.PathLike, adapter: str | os.PathLike | None, dtype: torch.dtype, pad_token_id: int
 ):
-    """Base model with the adapter's LoRA and score head (None: untrained), on the GPU if there is one, ready to score."""
+    """Base model with the adapter's LoRA and score head (None: untrained), in eval mode, on the GPU if there is one."""
     model = load_base(base, pad_token_id, dtype)
     if adapter is not None:
         from peft import PeftModel

@@ -103,7 +103,7 @@ def oracle_feedback(own: str, columns: Sequence[str], rows: Sequence[Row], row_c
 # --- replies --------------------------------------------------------------------------------------------------------
 
 ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-FENCE = re.compile(r"```[ \t]*(\w*)[^\n`]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+FENCE = re.compile(r"```[ \t]*(sqlite|sql|\w*(?=[ \t]*\n))?[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
 QUERY = re.compile(r"\(*\s*(?:SELECT\b|VALUES\s*\(|WITH\s+(?:RECURSIVE\s+)?[\w\"`\[\]]+\s*(?:\([^)]*\)\s*)?AS\b)", re.I)
 BARE = re.compile(r"^[ \t]*" + QUERY.pattern, re.I | re.MULTILINE)

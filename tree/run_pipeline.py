@@ -182,7 +182,9 @@ async def grow_all(work: Shard, args: argparse.Namespace, generator, executor, j
         counts.update(f"outcome {node.outcome}" for node in tree.nodes.values())
         counts.update(correct_nodes=sum(node.is_correct for node in tree.nodes.values()))
         rate = generator.output_tokens / (time.perf_counter() - start)
-        bar.set_postfix_str(f"good {counts['good']}, bad {counts['bad']}, nodes {counts['nodes']}, {rate:.0f} tokens/s")
+        bar.set_postfix_str(
+            f"good {counts['good']}, bad {counts['bad']}, nodes {counts['nodes']}, {rate:.0f} tokens/s", refresh=False
+        )
         bar.update()
 
     async with asyncio.TaskGroup() as tasks:

@@ -34,14 +34,18 @@ def schema_text(connection: sqlite3.Connection) -> str:
 def _table_text(connection: sqlite3.Connection, table: str) -> str:
     columns = connection.execute(f"PRAGMA table_info({_literal(table)})").fetchall()
     key = [name for _, name, _, _, _, rank in sorted(columns, key=lambda column: column[5]) if rank]
+    single, composite = _foreign_keys(connection, table)
     samples = _sample_values(connection, table, [column[1] for column in columns])
     lines = []
     for _, name, kind, _, _, _ in columns:
-        words = [quoted(name), kind, "PRIMARY KEY" if key == [name] else ""]
-        lines.append((" ".join(filter(None, words)), ", ".join(samples[name])))
+        words = [quoted(name), kind, "PRIMARY KEY" if key == [name] else "", single.get(name, "")]
+        is_number = samples[name] and not samples[name][0].startswith("'")
+        # the numbers of a key say nothing about the question
+        shown = "" if is_number and (name in key or name in single) else ", ".join(samples[name])
+        lines.append((" ".join(filter(None, words)), shown))
     if len(key) > 1:
         lines.append((f"PRIMARY KEY ({', '.join(map(quoted, key))})", ""))
-    lines += [(text, "") for text in _foreign_keys(connection, table)]
+    lines += [(text, "") for text in composite]
     body = [
         f"    {text}{',' if number < len(lines) else ''}{f' -- {sample}' if sample else ''}"
         for number, (text, sample) in enumerate(lines, 1)
@@ -49,16 +53,21 @@ def _table_text(connection: sqlite3.Connection, table: str) -> str:
     return "\n".join([f"CREATE TABLE {quoted(table)} (", *body, ");"])
 
 
-def _foreign_keys(connection: sqlite3.Connection, table: str) -> list[str]:
+def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[dict[str, str], list[str]]:
+    """REFERENCES clauses by column, and the table constraints of keys over several columns."""
     keys: dict[int, list[tuple]] = {}
     for number, _, target, source, referred, *_ in connection.execute(f"PRAGMA foreign_key_list({_literal(table)})"):
         keys.setdefault(number, []).append((target, source, referred))
-    texts = []
+    single: dict[str, str] = {}
+    composite = []
     for _, parts in sorted(keys.items(), reverse=True):  # SQLite lists the last declared first
-        sources = ", ".join(quoted(source) for _, source, _ in parts)
         referred = ", ".join(quoted(name) for _, _, name in parts if name)
-        texts.append(f"FOREIGN KEY ({sources}) REFERENCES {quoted(parts[0][0])}{f' ({referred})' if referred else ''}")
-    return texts
+        clause = f"REFERENCES {quoted(parts[0][0])}{f' ({referred})' if referred else ''}"
+        if len(parts) == 1:
+            single[parts[0][1]] = clause
+        else:
+            composite.append(f"FOREIGN KEY ({', '.join(quoted(source) for _, source, _ in parts)}) {clause}")
+    return single, composite
 
 
 def _sample_values(connection: sqlite3.Connection, table: str, columns: list[str]) -> dict[str, list[str]]:

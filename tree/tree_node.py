@@ -25,7 +25,8 @@ class TreeNode:
     """One SQL query of a tree; the edge to `parent_id` is one revision (or a first attempt, from `node_initial`).
 
     `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of DESIGN's closed set of execution
-    outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order.
+    outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order
+    (None in files that do not say).
     `input_seq` is the user turn that asked for this node's revision, "" when it was never revised: the whole prompt
     of a revision is the task, then SQL and `input_seq` of each node on the path.
     `revision_distance`: revisions to the nearest correct query below (0 = correct), None when none was reached.
@@ -39,7 +40,7 @@ class TreeNode:
     execution_feedback: str
     outcome: str
     is_correct: bool
-    strict_match: bool = False
+    strict_match: bool | None = None
     input_seq: str = ""
     duplicate_of: str | None = None
     children_ids: list[str] = field(default_factory=list)
@@ -170,7 +171,7 @@ def _node_from_json(node_id: str, node: dict) -> TreeNode:
         execution_feedback=node.get("execution_feedback", ""),
         outcome=node.get("outcome", ""),
         is_correct=node["is_correct"],
-        strict_match=node.get("strict_match", node["is_correct"]),
+        strict_match=node.get("strict_match"),
         input_seq=node.get("input_seq", ""),
         duplicate_of=node.get("duplicate_of"),
         children_ids=list(node.get("children_ids", ())),

@@ -1,0 +1,70 @@
+"""Print what the steps of a run gave, recomputed from the files they wrote:
+
+    python -m eval.summary --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json
+
+A file that is not there is an error; the defaults are where the README's commands write.
+"""
+
+import argparse
+from pathlib import Path
+
+from tree.files import InputError, read_json, read_rows, run_script
+from tree.tree_node import trees_from_json
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--tree_file", required=True, help="all_trees.json of step 4.1")
+    add("--train_data", default="final_data_train.json", help="pairs of step 4.2")
+    add("--test_data", default="final_data_test.json", help="pairs of step 4.2")
+    add("--adapter", default="qwen-reward-model-sql-train", help="folder of step 5")
+    add("--evaluation", default="evaluation_report.json", help="report of step 6")
+    add("--verification", default="verification_report.json", help="report of step 7")
+    return parser.parse_args()
+
+
+def tree_lines(path: str) -> list[str]:
+    try:
+        trees = list(trees_from_json(read_json(path, (list, dict))))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    nodes = [node for tree in trees for node in tree.nodes.values()]
+    good = sum(tree.good for tree in trees)
+    return [
+        f"questions            {len(trees)}",
+        f"trees                {good} good, {len(trees) - good} bad",
+        f"nodes                {len(nodes)}, {sum(node.is_correct for node in nodes)} correct",
+    ]
+
+
+def main() -> None:
+    args = parse_arguments()
+    metrics_file = Path(args.adapter) / "metrics.json"
+    metrics = read_json(metrics_file, dict)
+    adapters = read_json(args.evaluation, dict)["adapters"]
+    verification = read_json(args.verification, dict)["summary"]
+    train, test = (len(read_rows(path, {})) for path in (args.train_data, args.test_data))
+    lines = [
+        *tree_lines(args.tree_file),
+        f"pairs                {train} train, {test} test",
+        f"training loss        {metrics['train_loss_first']:.4f} first, {metrics['train_loss_last']:.4f} last, "
+        f"{metrics['steps']} steps",
+        *(
+            f"pairwise accuracy    {report['accuracy']:.4f} on held-out databases: {name}"
+            for name, report in adapters.items()
+        ),
+        f"verification         {verification['result']}: {verification['nodes']} nodes executed again, "
+        f"{verification['errors']} errors",
+        f"trees in             {args.tree_file}",
+        f"pairs in             {args.train_data}, {args.test_data}",
+        f"reward model in      {args.adapter}/ (curve: training_curve.png, numbers: metrics.json)",
+        f"reports in           {args.evaluation}, {args.verification}",
+    ]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    run_script(main)

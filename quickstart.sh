@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The whole pipeline on a fresh machine, small:  bash quickstart.sh
+# Environment, bundled demo data, a 0.5B model, then steps 2 to 7 of the README with the README's own scripts.
+# About a quarter of an hour on two CPU cores after the downloads; a second run reuses environment, data and model.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# --------------------------------------------------------------------------------------------------
+LIMIT=${LIMIT:-45}           # questions (0 = all of the demo)
+MAX_DEPTH=${MAX_DEPTH:-2}    # levels of a tree
+SAMPLE_NUM=${SAMPLE_NUM:-4}  # samples of each prompt
+MAX_STEPS=${MAX_STEPS:-12}   # optimiser steps of 4 pairs
+# --------------------------------------------------------------------------------------------------
+
+MODEL=Qwen2.5-Coder-0.5B-Instruct
+DATA=data/demo/train.json
+DB_ROOT=data/demo/train_databases
+ADAPTER=qwen-reward-model-sql-train
+LOGS=output/logs/quickstart
+number=0
+
+stage() { # title, command...
+    local title=$1 log start=$SECONDS
+    shift
+    number=$((number + 1))
+    log=$LOGS/$number.log
+    mkdir -p "$LOGS"
+    printf '\n=== %d. %s\n    %s\n' "$number" "$title" "$*"
+    if ! "$@" 2>&1 | tee "$log"; then
+        printf '\nerror: stage %d (%s) failed after %d s; its log is %s\n' "$number" "$title" $((SECONDS - start)) "$log" >&2
+        exit 1
+    fi
+    printf '=== %d. %s: done in %d s\n' "$number" "$title" $((SECONDS - start))
+}
+
+# Results of real data lie in the same places as those of the demo; never write over them.
+refuse_real_results() {
+    if [ -e final_data_train.json ] && [ "$(cksum <final_data_train.json)" != "$(cat output/.quickstart 2>/dev/null)" ]; then
+        echo "error: final_data_train.json is not from a quickstart; move your results away first" >&2
+        exit 2
+    fi
+}
+
+GPUS=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+newest_tree_file() { find output/tree_dataset/part0 -name all_trees.json | sort | tail -n 1; }
+
+refuse_real_results
+started=$SECONDS
+stage "environment" bash setup_env.sh
+PATH=$PWD/.venv/bin:$PATH
+stage "demo data" python data/build_demo.py
+stage "model" bash download_model.sh --small
+stage "step 2, question ids" python add_question_id.py --file $DATA
+stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$DB_ROOT NUM_GPUS=$((GPUS > 0)) \
+    MAX_DEPTH="$MAX_DEPTH" SAMPLE_NUM="$SAMPLE_NUM" bash tree/run_parallel.sh --limit "$LIMIT"
+stage "step 4.2, merge" python -m tree.merge_shards --test_fraction 0.2
+cksum <final_data_train.json >output/.quickstart
+stage "step 5, train" python train.py --model_id $MODEL --base_dtype bfloat16 --max_steps "$MAX_STEPS" \
+    --batch_size 2 --gradient_accumulation 2 --learning_rate 2e-4 --gradient_checkpointing false --logging_steps 1
+stage "step 6, evaluate" python evaluate.py --base_model $MODEL --adapters none $ADAPTER \
+    --test_data final_data_test.json --batch_size 8
+stage "step 7, verify" python -m eval --tree_file "$(newest_tree_file)" --db_root $DB_ROOT \
+    --output verification_report.json
+stage "summary" python -m eval.summary --tree_file "$(newest_tree_file)" --adapter $ADAPTER
+printf '\nquickstart finished in %d s\n' $((SECONDS - started))

@@ -1,0 +1,149 @@
+"""Small real things for tests: a database, questions, and a tiny random model with its own tokenizer."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHOP = """
+CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT, "Unit Price (EUR)" REAL, category TEXT);
+CREATE TABLE "order" (id INTEGER PRIMARY KEY, product_id INTEGER REFERENCES product (id), day TEXT, pieces INTEGER);
+INSERT INTO product VALUES (1, 'saw', 12.5, 'tool'), (2, 'nail', 0.1, 'part'), (3, 'Säge', 14.0, 'tool');
+INSERT INTO "order" VALUES (1, 1, '2024-01-02', 3), (2, 2, '2024-01-02', 500), (3, 2, '2024-02-11', 200);
+"""
+QUESTIONS = [
+    ("How many products are there?", "SELECT COUNT(*) FROM product"),
+    ("List the names of the tools.", "SELECT name FROM product WHERE category = 'tool'"),
+    ("How many pieces were ordered in all?", 'SELECT SUM(pieces) FROM "order"'),
+]
+
+
+def run_script(*command: str | os.PathLike, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Run a script of the project as a user would, from `cwd`; the project is importable from anywhere."""
+    arguments = (
+        [sys.executable, *map(str, command)] if not str(command[0]).endswith(".sh") else ["bash", *map(str, command)]
+    )
+    return subprocess.run(
+        arguments,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def assert_one_line_error(run: subprocess.CompletedProcess, *words: str) -> None:
+    """The script ended with exit code 2 and one `error:` line that holds `words`, without a traceback."""
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    lines = [line for line in run.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, run.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def make_database(path: Path, script: str = SHOP) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    connection.executescript(script)
+    connection.commit()
+    connection.close()
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The database of a shop in BIRD's layout, tmp_path/databases/shop/shop.sqlite."""
+    return make_database(tmp_path / "databases" / "shop" / "shop.sqlite")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A question file with ids over two databases, shop and store, beside their folder `databases`."""
+    rows = []
+    for db_id in ("shop", "store"):
+        make_database(tmp_path / "databases" / db_id / f"{db_id}.sqlite")
+        rows += [
+            {"question_id": len(rows) + i, "db_id": db_id, "question": question, "evidence": "", "SQL": sql}
+            for i, (question, sql) in enumerate(QUESTIONS)
+        ]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tiny_model(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
+    """A random Qwen2 of a few thousand parameters with a byte-level tokenizer, saved as a model folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*special, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=special[1:2],
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary),
+        hidden_size=hidden_size,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pair_rows() -> list[dict]:
+    """Preference pairs on two databases: six questions, each with two pairs."""
+    rows = []
+    for question_id in range(6):
+        db_id = "shop" if question_id < 4 else "store"
+        for wrong in ("SELECT 1", f"SELECT name FROM product WHERE id = {question_id}"):
+            rows.append(
+                {
+                    "prompt": [{"role": "user", "content": f"Question {question_id}: how many products?"}],
+                    "chosen": [{"role": "assistant", "content": f"SELECT COUNT(*) + {question_id} FROM product"}],
+                    "rejected": [{"role": "assistant", "content": wrong}],
+                    "question_id": question_id,
+                    "db_id": db_id,
+                    "chosen_node": "node_1_0",
+                    "rejected_node": "node_1_1",
+                    "chosen_dist": 0,
+                    "rejected_dist": None,
+                    "relation": "sibling",
+                    "tree_id": f"{db_id}/{question_id}",
+                }
+            )
+    return rows

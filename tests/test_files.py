@@ -1,0 +1,122 @@
+"""Whole files or none, and the one-line errors."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import ROOT, assert_one_line_error, run_script
+from tree.files import InputError, read_json, read_rows, replacing, write_json, write_json_list
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write('{"half":')
+        raise RuntimeError
+    assert read_json(path, dict) == {"old": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "result.json"
+    write_json_list(path, [1])
+    program = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "from tree.files import write_json_list\n"
+        f"write_json_list({str(path)!r}, ['x' * 1000] * 100)"
+    )
+    assert run_script("-c", program).returncode != 0
+    assert read_json(path, list) == [1]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+@given(st.lists(st.dictionaries(st.text(), st.none() | st.integers() | st.text())))
+def test_a_list_written_item_by_item_reads_back(tmp_path_factory, items):
+    path = tmp_path_factory.mktemp("list") / "list.json"
+    encodable = [item for item in items if _encodable(item)]
+    assert write_json_list(path, iter(encodable)) == len(encodable)
+    assert read_json(path, list) == encodable
+
+
+def _encodable(item: dict) -> bool:
+    try:
+        json.dumps(item, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such file"),
+        (b"", "line 1"),
+        (b"[{]", "line 1 column 3"),
+        (b'{"a": 1}', "expected a JSON list"),
+        (b"[]", "empty list"),
+        (b"[1]", "row 0 is int"),
+        (b'[{"n": 1}, {"m": 1}]', "row 1 has no 'n'"),
+        (b'[{"n": "1"}]', "row 0: 'n' is str, expected int"),
+        (b'[{"n": true}]', "row 0: 'n' is bool"),
+        (b'[{"n": "\xff"}]', "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_broken_files_are_named_with_the_row(tmp_path, content, words):
+    path = tmp_path / "rows.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_rows(path, {"n": int})
+    assert str(path) in str(caught.value) and words in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_trouble(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_bytes(b'\xef\xbb\xbf[{"n": 1}]')
+    assert read_rows(path, {"n": int}) == [{"n": 1}]
+
+
+HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "datasets", "sqlglot", "pebble", "matplotlib")
+SCRIPTS = (
+    "add_question_id",
+    "train",
+    "evaluate",
+    "tree.run_pipeline",
+    "tree.merge_shards",
+    "eval",
+    "eval.summary",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_loads_nothing_heavy(script):
+    program = (
+        "import runpy, sys\n"
+        f"sys.argv = [{script!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_module({script!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        f"loaded = [name for name in {HEAVY} if name in sys.modules]\n"
+        "assert not loaded, loaded\n"
+    )
+    run = run_script("-c", program)
+    assert run.returncode == 0, run.stderr
+    assert "usage:" in run.stdout and "--" in run.stdout
+
+
+@pytest.mark.parametrize("script", ["download_model.sh", "setup_env.sh", "quickstart.sh", "run_tests.sh"])
+def test_shell_scripts_parse(script):
+    import subprocess
+
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+def test_unknown_argument_of_the_download(tmp_path):
+    run = run_script("download_model.sh", "--huge")
+    assert_one_line_error(run, "--huge")
