@@ -89,12 +89,10 @@ def check_verdict(node: TreeNode, verdict: Verdict) -> list[Finding]:
 
 
 def summary(trees: list[RevisionTree], findings: list[Finding]) -> dict:
-    """Counts over all trees, from their nodes."""
+    """Counts over all trees, from their nodes as stored."""
     nodes = [node for tree in trees for node in tree.nodes.values()]
     errors = [finding for finding in findings if not finding.limit]
-    distances = Counter(
-        distance for tree in trees for distance in revision_distances(tree.nodes).values() if distance is not None
-    )
+    distances = Counter(node.revision_distance for node in nodes if node.revision_distance is not None)
     return {
         "trees": len(trees),
         "good": sum(tree.good for tree in trees),

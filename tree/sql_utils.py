@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,6 +36,8 @@ WORKER_MEMORY = 4 << 30  # bytes of address space
 STEPS_PER_CHECK = 10_000  # virtual machine steps between two looks at the clock
 OPEN_DATABASES = 8  # per worker
 GOLD_KEPT = 64  # gold results per worker
+TRIES = 2  # runs of a task whose worker dies
+MAX_RESTARTS = 100  # new pools per run
 
 Row = tuple
 
@@ -216,10 +219,14 @@ class Executor:
     """
 
     def __init__(self, workers: int, timeout: float = TIMEOUT):
+        self.workers, self.timeout = workers, timeout
+        self._restarts = 0
+        self._pool = self._new_pool()
+
+    def _new_pool(self):
         from pebble import ProcessPool
 
-        self.timeout = timeout
-        self._pool = ProcessPool(max_workers=workers, context=get_context("spawn"), initializer=_start_worker)
+        return ProcessPool(max_workers=self.workers, context=get_context("spawn"), initializer=_start_worker)
 
     def __enter__(self) -> "Executor":
         return self
@@ -247,14 +254,35 @@ class Executor:
     async def _guard(self, task: Callable, lost: Callable[[Execution], object], *arguments: str):
         from pebble import ProcessExpired
 
-        for _ in range(2):
-            # a worker that compares may run gold first, so the kill limit allows for two queries
-            limit = 2 * self.timeout + KILL_AFTER
-            future: Future = self._pool.schedule(task, args=(*arguments, self.timeout), timeout=limit)
+        # a worker that compares may run gold first, so the kill limit allows for two queries
+        limit = 2 * self.timeout + KILL_AFTER
+        died = 0
+        while died < TRIES:
+            pool = self._pool
+            try:
+                future: Future = pool.schedule(task, args=(*arguments, self.timeout), timeout=limit)
+            except RuntimeError:  # the pool has given up
+                self._replace(pool)
+                continue
             try:
                 return await asyncio.wrap_future(future)
             except TimeoutError:
                 return lost(Execution("timeout", "stopped with its worker", seconds=limit))
-            except ProcessExpired as error:
-                reason = str(error)
-        return lost(Execution("crashed", reason))
+            except ProcessExpired:
+                died += 1
+            except BrokenProcessPool:  # pebble gives a pool up when a worker dies without a task
+                self._replace(pool)
+        return lost(Execution("crashed", "its worker process died"))
+
+    def _replace(self, broken) -> None:
+        """A new pool in the place of one that gave up; the first task to notice does it."""
+        if self._pool is not broken:
+            return
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            raise RuntimeError(
+                "SQL workers keep dying before they run anything; is memory short? try fewer --sql_workers"
+            )
+        broken.stop()
+        broken.join()
+        self._pool = self._new_pool()

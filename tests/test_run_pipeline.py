@@ -1,0 +1,181 @@
+"""One shard from questions to pair files, with a fake generator and real SQL; and what is refused before it starts."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUESTIONS, assert_one_line_error, run_script
+from tree import generator, run_pipeline
+from tree.dpo_extractor import extract_pairs
+from tree.tree_node import tree_from_json
+
+WRONG = ["SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", 'SELECT COUNT(*) FROM "order"', None]
+
+
+class FakeGenerator:
+    """Replies that depend on the seed and the question alone, right ones among them."""
+
+    def __init__(self, *_):
+        self.requests = self.output_tokens = self.prompt_tokens = self.cached_tokens = 0
+
+    def fits(self, messages) -> bool:
+        return len(messages[0]["content"]) < 5_000
+
+    async def sample(self, messages, n, seed):
+        self.requests += 1
+        gold = next(sql for question, sql in QUESTIONS if messages[0]["content"].endswith(question))
+        drawn = random.Random(seed).choices([gold, *WRONG], k=n)
+        return [f"```sql\n{sql}\n```" if sql else "I cannot say." for sql in drawn]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pipeline(dataset, tiny_model, monkeypatch):
+    """Runs the pipeline with the fake generator; returns the run folder."""
+    monkeypatch.setattr(generator, "Generator", FakeGenerator)
+
+    def run(output: Path, *flags: str) -> Path:
+        places = ["--data", dataset, "--db_root", dataset.parent / "databases", "--output_dir", output]
+        monkeypatch.setattr(sys, "argv", ["run_pipeline", *map(str, places), "--model", str(tiny_model), *flags])
+        run_pipeline.main()
+        return max(output.glob("tree_dataset/part*/*"), key=lambda folder: folder.stat().st_mtime_ns)
+
+    return run
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_shard_from_questions_to_pairs(pipeline, dataset, tmp_path):
+    folder = pipeline(tmp_path / "out", "--sample_num", "3", "--max_depth", "2")
+    trees = read(folder / "all_trees.json")
+    assert [tree["question_id"] for tree in trees] == list(range(6))
+    assert {tree["tree_status"] for tree in trees} == {"good", "bad"} or all(t["tree_status"] == "good" for t in trees)
+    for strategy in ("emerge", "baseline"):
+        pairs = [pair.to_json() for tree in trees for pair in extract_pairs(tree_from_json(tree), strategy)]
+        assert read(tmp_path / "out" / f"final_data_{strategy}_shard_0.json") == pairs and pairs
+    assert all(
+        pair["prompt"][0]["content"] == trees[pair["question_id"]]["node_initial"]["input_seq"] for pair in pairs
+    )
+    manifest = read(folder / "manifest.json")
+    assert manifest["counts"]["trees"] == 6 and manifest["inputs"]["data"]["sha256"] and manifest["model_fingerprint"]
+    assert manifest["counts"]["nodes"] == sum(len(tree["nodes"]) for tree in trees)
+    report = tmp_path / "report.json"
+    check = run_script(
+        *("-m", "eval", "--tree_file", folder / "all_trees.json"),
+        *("--db_root", dataset.parent / "databases", "--output", report),
+    )
+    assert check.returncode == 0, check.stdout
+
+
+def test_sharding_and_trees_in_flight_change_no_tree(pipeline, tmp_path):
+    whole = read(pipeline(tmp_path / "one", "--trees_in_flight", "1") / "all_trees.json")
+    parts = []
+    for shard in ("0", "1"):
+        parts += read(pipeline(tmp_path / "two", "--num_shards", "2", "--shard_id", shard) / "all_trees.json")
+    assert sorted(parts, key=lambda tree: tree["question_id"]) == whole
+
+
+def test_questions_without_usable_gold_are_skipped_with_the_reason(pipeline, dataset, tmp_path, capsys):
+    rows = read(dataset)
+    rows[0]["SQL"] = "SELECT nme FROM product"
+    rows[1]["SQL"] = "SELECT name FROM product WHERE id = 99"
+    dataset.write_text(json.dumps(rows))
+    folder = pipeline(tmp_path / "out")
+    assert [tree["question_id"] for tree in read(folder / "all_trees.json")] == [2, 3, 4, 5]
+    reasons = {
+        entry["question_id"]: entry["reason"] for entry in read(folder / "manifest.json")["counts"]["skipped_questions"]
+    }
+    assert "no such column: nme" in reasons[0] and "returns nothing" in reasons[1]
+    assert "skipped question 0 (shop): gold query: error" in capsys.readouterr().out
+    kept = pipeline(tmp_path / "kept", "--keep_empty_gold")
+    assert [tree["question_id"] for tree in read(kept / "all_trees.json")] == [1, 2, 3, 4, 5]
+
+
+def test_a_prompt_that_is_too_long_is_skipped_with_the_reason(pipeline, dataset, tmp_path):
+    rows = read(dataset)
+    rows[0]["evidence"] = "word " * 2_000
+    dataset.write_text(json.dumps(rows))
+    folder = pipeline(tmp_path / "out")
+    (skipped,) = read(folder / "manifest.json")["counts"]["skipped_questions"]
+    assert skipped["question_id"] == 0 and "max_model_len" in skipped["reason"]
+
+
+def break_json(dataset):
+    dataset.write_text("[{")
+
+
+def drop_id(dataset):
+    rows = read(dataset)
+    del rows[2]["question_id"]
+    dataset.write_text(json.dumps(rows))
+
+
+def repeat_id(dataset):
+    rows = read(dataset)
+    rows[2]["question_id"] = 0
+    dataset.write_text(json.dumps(rows))
+
+
+def empty_question(dataset):
+    rows = read(dataset)
+    rows[2]["question"] = " "
+    dataset.write_text(json.dumps(rows))
+
+
+def lose_database(dataset):
+    (dataset.parent / "databases" / "store" / "store.sqlite").unlink()
+
+
+def spoil_database(dataset):
+    (dataset.parent / "databases" / "store" / "store.sqlite").write_text("no database")
+
+
+@pytest.mark.parametrize(
+    ("damage", "flags", "words"),
+    [
+        (break_json, (), ["train.json", "broken JSON"]),
+        (drop_id, (), ["row 2", "add_question_id.py"]),
+        (repeat_id, (), ["question_id 0", "more than once"]),
+        (empty_question, (), ["row 2", "question"]),
+        (lose_database, (), ["store.sqlite", "no such database"]),
+        (spoil_database, (), ["store.sqlite", "not a SQLite database"]),
+        (None, ("--data", "nowhere.json"), ["nowhere.json"]),
+        (None, ("--model", "nowhere"), ["nowhere", "download_model.sh"]),
+        (None, ("--num_shards", "5", "--shard_id", "4"), ["no questions"]),
+        (None, ("--shard_id", "1"), ["--shard_id 1"]),
+        (None, ("--sample_num", "0"), ["--sample_num 0"]),
+        (None, ("--max_model_len", "100"), ["--max_model_len 100"]),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_no_output(dataset, tiny_model, tmp_path, damage, flags, words):
+    if damage:
+        damage(dataset)
+    run = run_script(
+        *("-m", "tree.run_pipeline", "--data", dataset, "--db_root", dataset.parent / "databases"),
+        *("--model", tiny_model, "--output_dir", tmp_path / "out", *flags),
+    )
+    assert_one_line_error(run, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_parallel_names_the_failed_shard(dataset, tiny_model, tmp_path):
+    run = run_script(
+        "tree/run_parallel.sh",
+        NUM_GPUS="0",
+        NUM_WORKERS="2",
+        DATA_PATH=str(dataset),
+        DB_ROOT=str(tmp_path / "nowhere"),
+        MODEL_PATH=str(tiny_model),
+        OUTPUT_DIR=str(tmp_path / "out"),
+    )
+    assert run.returncode == 1
+    assert "2 of 2 shards failed: 0 1" in run.stderr
+    assert "no such database" in run.stderr
+    assert "no such database" in (tmp_path / "out" / "logs" / "shard_1.log").read_text()
