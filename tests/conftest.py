@@ -31,7 +31,12 @@ def run_script(*command: str | os.PathLike, cwd: Path = ROOT, **environment: str
     return subprocess.run(
         arguments,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            **environment,
+        },
         capture_output=True,
         text=True,
     )
