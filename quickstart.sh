@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 LIMIT=${LIMIT:-45}           # questions (0 = all of the demo)
 MAX_DEPTH=${MAX_DEPTH:-2}    # levels of a tree
 SAMPLE_NUM=${SAMPLE_NUM:-4}  # samples of each prompt
-MAX_STEPS=${MAX_STEPS:-12}   # optimiser steps of 4 pairs
+MAX_STEPS=${MAX_STEPS:-16}   # optimiser steps of 4 pairs
 # --------------------------------------------------------------------------------------------------
 
 MODEL=Qwen2.5-Coder-0.5B-Instruct
@@ -56,9 +56,10 @@ stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$
 stage "step 4.2, merge" python -m tree.merge_shards --test_fraction 0.2
 cksum <final_data_train.json >output/.quickstart
 stage "step 5, train" python train.py --model_id $MODEL --base_dtype bfloat16 --max_steps "$MAX_STEPS" \
-    --batch_size 2 --gradient_accumulation 2 --learning_rate 2e-4 --gradient_checkpointing false --logging_steps 1
+    --batch_size 1 --gradient_accumulation 4 --learning_rate 2e-4 --lora_dropout 0 --gradient_checkpointing false \
+    --logging_steps 1
 stage "step 6, evaluate" python evaluate.py --base_model $MODEL --adapters none $ADAPTER \
-    --test_data final_data_test.json --batch_size 8
+    --test_data final_data_test.json --batch_size 4
 stage "step 7, verify" python -m eval --tree_file "$(newest_tree_file)" --db_root $DB_ROOT \
     --output verification_report.json
 stage "summary" python -m eval.summary --tree_file "$(newest_tree_file)" --adapter $ADAPTER

@@ -12,6 +12,7 @@ import argparse
 import ast
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,9 +115,11 @@ def lora_config(settings: SimpleNamespace):
 
 
 def reward_config(settings: SimpleNamespace, validate: bool):
+    import torch
     from trl import RewardConfig
 
     return RewardConfig(
+        use_cpu=not torch.cuda.is_available(),  # lets several processes share a CPU too
         output_dir=settings.output_dir,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
@@ -183,9 +186,9 @@ def summary_metrics(history: list[dict]) -> dict:
 
 def use_one_gpu_per_process() -> None:
     """Without a launcher, show this process one GPU only: TRL refuses DataParallel."""
-    if "LOCAL_RANK" not in os.environ and "CUDA_VISIBLE_DEVICES" not in os.environ:
+    if "LOCAL_RANK" not in os.environ and "CUDA_VISIBLE_DEVICES" not in os.environ and shutil.which("nvidia-smi"):
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"
-        print("using one GPU at most; for all of them: accelerate launch train.py")
+        print("using the first GPU; for all of them: accelerate launch train.py")
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ class FakeGenerator:
     """Replies that depend on the seed and the question alone, right ones among them."""
 
     def __init__(self, *_):
-        self.requests = self.output_tokens = self.prompt_tokens = self.cached_tokens = 0
+        self.requests = self.output_tokens = 0
 
     def fits(self, messages) -> bool:
         return len(messages[0]["content"]) < 5_000
@@ -29,6 +29,9 @@ class FakeGenerator:
         gold = next(sql for question, sql in QUESTIONS if messages[0]["content"].endswith(question))
         drawn = random.Random(seed).choices([gold, *WRONG], k=n)
         return [f"```sql\n{sql}\n```" if sql else "I cannot say." for sql in drawn]
+
+    def counts(self) -> dict[str, int]:
+        return {"requests": self.requests}
 
     def close(self) -> None:
         pass

@@ -106,6 +106,15 @@ class Generator:
         self.output_tokens += sum(len(reply.token_ids) for reply in final.outputs)
         return [reply.text for reply in sorted(final.outputs, key=lambda reply: reply.index)]
 
+    def counts(self) -> dict[str, int]:
+        """Requests made, and their tokens in and out; cached prompt tokens were not computed again."""
+        return {
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_prompt_tokens": self.cached_tokens,
+            "output_tokens": self.output_tokens,
+        }
+
     def close(self) -> None:
         """Stop the engine's processes."""
         self._engine.shutdown(timeout=10)

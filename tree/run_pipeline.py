@@ -87,10 +87,19 @@ class Shard:
     questions: list[Question]
     prompts: dict[int, str] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)
+    reported: int = 0
 
     def skip(self, question: Question, reason: str) -> None:
         self.questions.remove(question)
         self.skipped.append({"question_id": question.question_id, "db_id": question.db_id, "reason": reason})
+
+    def report(self, nothing_left: str) -> None:
+        """Print what was skipped since the last report. Raises InputError when no question is left."""
+        for entry in self.skipped[self.reported :]:
+            print(f"skipped question {entry['question_id']} ({entry['db_id']}): {entry['reason']}")
+        self.reported = len(self.skipped)
+        if not self.questions:
+            raise InputError(nothing_left)
 
 
 def select(args: argparse.Namespace) -> Shard:
@@ -194,51 +203,17 @@ async def grow_all(work: Shard, args: argparse.Namespace, generator, executor, j
     return counts
 
 
-async def run(args: argparse.Namespace, work: Shard, model: Path, folder: Path, manifest: Manifest) -> Counter:
-    """One shard from questions to pair files; returns the counts."""
-    from tree.sql_utils import Executor
+def skip_long_prompts(work: Shard, generator, max_model_len: int) -> None:
+    """Questions whose prompt leaves no room for a reply leave the shard, with the reason."""
+    for question in list(work.questions):
+        if not generator.fits(chat(work.prompts[question.question_id])):
+            work.skip(question, f"prompt longer than --max_model_len {max_model_len} allows")
 
-    workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
-    with Executor(workers, args.sql_timeout) as executor:  # workers start before the engine takes the machine
-        # --- gold queries and prompts ---
-        await preflight(work, executor, args)
-        for entry in work.skipped:
-            print(f"skipped question {entry['question_id']} ({entry['db_id']}): {entry['reason']}")
-        write_prompts(work, args.db_root)
 
-        # --- engine ---
-        from tree.generator import Generator, Sampling
-
-        if not work.questions:
-            raise InputError(f"{args.data}: every question of this shard was skipped, nothing to grow")
-        print(f"starting the engine with {model}", flush=True)
-        sampling = Sampling(args.temperature, args.top_p, args.max_tokens)
-        generator = Generator(model, sampling, args.max_model_len, args.gpu_memory, args.seed)
-        try:
-            for question in list(work.questions):
-                if not generator.fits(chat(work.prompts[question.question_id])):
-                    work.skip(question, f"prompt longer than --max_model_len {args.max_model_len} allows")
-                    print(f"skipped question {question.question_id} ({question.db_id}): {work.skipped[-1]['reason']}")
-            if not work.questions:
-                raise InputError(f"{args.data}: every prompt is too long; raise --max_model_len")
-
-            # --- trees ---
-            journal = Journal(folder / "trees.jsonl")
-            start = time.perf_counter()
-            counts = await grow_all(work, args, generator, executor, journal)
-            seconds = time.perf_counter() - start
-            counts.update(
-                skipped=len(work.skipped),
-                requests=generator.requests,
-                output_tokens=generator.output_tokens,
-                prompt_tokens=generator.prompt_tokens,
-                cached_prompt_tokens=generator.cached_tokens,
-            )
-        finally:
-            generator.close()
-
-    # --- files ---
+def write_results(work: Shard, args: argparse.Namespace, journal: Journal, folder: Path) -> Counter:
+    """all_trees.json and the pair files from the journal; returns the counts of pairs."""
     write_json_list(folder / "all_trees.json", journal.trees(work.questions))
+    counts: Counter = Counter()
     for strategy in STRATEGIES:
         pairs = (
             pair.to_json()
@@ -247,9 +222,41 @@ async def run(args: argparse.Namespace, work: Shard, model: Path, folder: Path, 
         )
         path = Path(args.output_dir) / f"final_data_{strategy}_shard_{args.shard_id}.json"
         counts[f"{strategy}_pairs"] = write_json_list(path, pairs)
-    manifest.write(
-        folder / "manifest.json", seconds_growing=round(seconds, 1), skipped_questions=work.skipped, **counts
-    )
+    return counts
+
+
+async def run(args: argparse.Namespace, work: Shard, model: Path, folder: Path) -> Counter:
+    """One shard from questions to pair files; returns the counts."""
+    from tree.sql_utils import Executor
+
+    workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
+    with Executor(workers, args.sql_timeout) as executor:  # workers start before the engine takes the machine
+        # --- gold queries and prompts ---
+        await preflight(work, executor, args)
+        write_prompts(work, args.db_root)
+        work.report(f"{args.data}: no question has a gold query that runs and returns rows")
+
+        # --- engine ---
+        from tree.generator import Generator, Sampling
+
+        print(f"starting the engine with {model}", flush=True)
+        sampling = Sampling(args.temperature, args.top_p, args.max_tokens)
+        generator = Generator(model, sampling, args.max_model_len, args.gpu_memory, args.seed)
+        try:
+            skip_long_prompts(work, generator, args.max_model_len)
+            work.report(f"{args.data}: every prompt is too long; raise --max_model_len")
+
+            # --- trees ---
+            journal = Journal(folder / "trees.jsonl")
+            start = time.perf_counter()
+            counts = await grow_all(work, args, generator, executor, journal)
+            counts["seconds_growing"] = round(time.perf_counter() - start)
+            counts.update(generator.counts())
+        finally:
+            generator.close()
+
+    # --- files ---
+    counts.update(write_results(work, args, journal, folder))
     return counts
 
 
@@ -283,10 +290,11 @@ def main() -> None:
     print(f"shard {args.shard_id} of {args.num_shards}: {len(work.questions)} questions -> {folder}", flush=True)
 
     # --- the run ---
-    counts = asyncio.run(run(args, work, model, folder, manifest))
+    counts = asyncio.run(run(args, work, model, folder))
+    manifest.write(folder / "manifest.json", **counts, skipped=len(work.skipped), skipped_questions=work.skipped)
     print(
         f"shard {args.shard_id}: {counts['trees']} trees ({counts['good']} good, {counts['bad']} bad), "
-        f"{counts['nodes']} nodes ({counts['correct_nodes']} correct), {counts['skipped']} questions skipped, "
+        f"{counts['nodes']} nodes ({counts['correct_nodes']} correct), {len(work.skipped)} questions skipped, "
         f"pairs: {counts['emerge_pairs']} emerge, {counts['baseline_pairs']} baseline"
     )
     sys.stdout.flush()
