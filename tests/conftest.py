@@ -115,7 +115,7 @@ def make_tiny_model(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=2048,
+        max_position_embeddings=16_384,
         pad_token_id=0,
         eos_token_id=2,
     )

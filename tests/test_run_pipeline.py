@@ -155,6 +155,8 @@ def spoil_database(dataset):
         (None, ("--shard_id", "1"), ["--shard_id 1"]),
         (None, ("--sample_num", "0"), ["--sample_num 0"]),
         (None, ("--max_model_len", "100"), ["--max_model_len 100"]),
+        (None, ("--max_model_len", "99999"), ["--max_model_len 99999"]),
+        (None, ("--temperature", "0"), ["--temperature 0"]),
     ],
 )
 def test_bad_input_ends_with_one_line_and_no_output(dataset, tiny_model, tmp_path, damage, flags, words):

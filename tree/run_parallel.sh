@@ -36,7 +36,7 @@ fi
 
 mkdir -p "$OUTPUT_DIR/logs"
 pids=()
-trap 'trap - INT TERM; echo "interrupted: stopping ${#pids[@]} workers" >&2; stop; exit 130' INT TERM
+trap 'trap - INT TERM HUP; echo "interrupted: stopping ${#pids[@]} workers" >&2; stop; exit 130' INT TERM HUP
 # each worker leads a process group, so that its engine and SQL processes end with it
 stop() {
     for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done

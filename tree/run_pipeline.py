@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tree.dpo_extractor import STRATEGIES, extract_pairs
-from tree.files import InputError, run_script, write_json_list
+from tree.files import InputError, read_json, run_script, write_json_list
 from tree.manifest import Manifest
 from tree.model_folder import check_model_folder, model_fingerprint
 from tree.prompts import chat, task_prompt
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         default=4,
         help="samples of each prompt: first attempts, and revisions per wrong query",
     )
-    add("--temperature", type=float, default=0.8, help="sampling temperature (0 = greedy, all samples alike)")
+    add("--temperature", type=float, default=0.8, help="sampling temperature (0 = greedy, with --sample_num 1)")
     add("--top_p", type=float, default=0.95, help="nucleus sampling mass (1 = off)")
     add("--max_tokens", type=int, default=512, help="longest reply, in tokens")
     add("--max_model_len", type=int, default=16_384, help="longest prompt plus reply, in tokens")
@@ -76,6 +76,10 @@ def check_settings(args: argparse.Namespace) -> None:
         )
     if not 0 < args.top_p <= 1 or not 0 < args.gpu_memory <= 1:
         raise InputError("--top_p and --gpu_memory must be above 0 and at most 1")
+    if args.temperature == 0 and args.sample_num > 1:
+        raise InputError(
+            "--temperature 0 gives the same reply every time; set --sample_num 1, or a temperature above 0"
+        )
     if args.max_model_len <= args.max_tokens:
         raise InputError(f"--max_model_len {args.max_model_len} leaves no room beside --max_tokens {args.max_tokens}")
 
@@ -280,6 +284,9 @@ def main() -> None:
     # --- everything that can be wrong, before anything expensive ---
     check_settings(args)
     model = check_model_folder(args.model)
+    longest = read_json(model / "config.json", dict).get("max_position_embeddings", args.max_model_len)
+    if args.max_model_len > longest:
+        raise InputError(f"--max_model_len {args.max_model_len}: {model} reads at most {longest} tokens")
     work = select(args)
     if not work.questions:
         raise InputError(f"shard {args.shard_id} of {args.num_shards} has no questions; use fewer shards")
