@@ -45,7 +45,7 @@ def tree_of(timing: int, growth: Growth, **services):
     return asyncio.run(grow(QUESTION, "task", growth, fake.sample, fake.judge)), fake
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
 def test_timing_changes_nothing(one, other, depth, samples, seed):
     growth = Growth(depth, samples, seed=seed)
@@ -54,7 +54,7 @@ def test_timing_changes_nothing(one, other, depth, samples, seed):
     assert list(first.nodes) == sorted(first.nodes, key=lambda name: tuple(map(int, name.split("_")[1:])))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4))
 def test_only_wrong_new_queries_are_revised(seed, depth, samples):
     tree, fake = tree_of(0, Growth(depth, samples, seed=seed))
