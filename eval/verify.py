@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tree.sandbox import OUTCOMES, Verdict
 from tree.sql_text import canonical_sql
-from tree.sql_utils import OUTCOMES, Verdict
 from tree.tree_node import INITIAL, RevisionTree, TreeNode, revision_distances
 
 # outcomes that depend on the machine's speed and memory: a difference in them is listed, but is no error

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tests.conftest import assert_one_line_error, run_script
-from tree.sql_utils import _judge
+from tree.gold_cache import GoldCache
+from tree.sandbox import Limits, judge
 from tree.tree_builder import feedback_text
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
@@ -24,7 +25,7 @@ def grown(shop) -> dict:
         ("node_1_0", "SELECT 3", None),
     ]
     for parent, sql, duplicate in nodes:
-        verdict = _judge(str(shop), sql, GOLD, 5.0)
+        verdict = judge(str(shop), sql, GOLD, Limits(5.0, 10**9), GoldCache(None))
         tree.add(
             parent,
             generated_sql=sql,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tree.prompts import MAX_FEEDBACK, chat, execution_feedback, extract_sql, revision_turn, task_prompt
-from tree.sql_utils import OUTCOMES
+from tree.sandbox import OUTCOMES
 
 REPLIES = {
     "fence": ("Here you are:\n```sql\nSELECT 1;\n```\nIt counts.", "SELECT 1"),
@@ -50,7 +50,7 @@ def test_any_reply_can_be_read(reply):
 
 @given(st.sampled_from(OUTCOMES), st.text(max_size=3000), st.lists(st.text(max_size=300), max_size=20))
 def test_feedback_is_short_whatever_the_result(outcome, error, columns):
-    text = execution_feedback(outcome, error, columns, [tuple(columns)] * 5, 1000, 1.0)
+    text = execution_feedback(outcome, error, columns, columns, [tuple(columns)] * 5, 1000, True)
     assert 0 < len(text) <= MAX_FEEDBACK
 
 

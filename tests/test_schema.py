@@ -3,8 +3,8 @@
 import sqlite3
 
 from tests.conftest import make_database
+from tree.sandbox import connect
 from tree.schema import schema_text
-from tree.sql_utils import connect
 
 HARD = """
 CREATE TABLE "group" ("School Name" TEXT, "Charter (Y/N)" INTEGER, city TEXT, note BLOB,

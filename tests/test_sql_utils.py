@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tree.files import InputError
-from tree.sql_utils import Executor, Verdict, _judge, check_database, connect, same_rows
+from tree.gold_cache import GoldCache
+from tree.sandbox import Limits, Verdict, connect, same_rows
+from tree.sandbox import judge as judge_in_process
+from tree.sql_utils import Executor, check_database
 
 ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c"
 
@@ -95,7 +98,7 @@ def test_a_dead_worker_costs_its_own_task_only(shop):
 
 
 def judge(path: Path, sql: str, gold: str) -> Verdict:
-    return _judge(str(path), sql, gold, 5.0)
+    return judge_in_process(str(path), sql, gold, Limits(5.0, 10**9), GoldCache(None))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tree.sandbox import Execution, Verdict
 from tree.sql_text import canonical_sql
-from tree.sql_utils import Execution, Verdict
 from tree.tree_builder import Growth, grow, node_seed
 from tree.tree_node import INITIAL, Question, tree_to_json
 

@@ -67,9 +67,13 @@ def show_value(value: object) -> str:
     return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
-def show_rows(columns: Sequence[str], rows: Sequence[Row], row_count: int) -> str:
-    """Shape and first rows of a result: `columns` names, `rows` the first ones, `row_count` how many there are."""
-    lines = [f"{row_count} row{'' if row_count == 1 else 's'}, columns: {', '.join(map(show_value, columns))}"]
+def show_rows(columns: Sequence[str], rows: Sequence[Row], row_count: int, more: bool = False) -> str:
+    """Shape and first rows of a result: `columns` names, `rows` the first ones, `row_count` how many there are.
+
+    With `more`, there are more than `row_count`.
+    """
+    count = f"{'more than ' if more else ''}{row_count} row{'' if row_count == 1 else 's'}"
+    lines = [f"{count}, columns: {', '.join(map(show_value, columns))}"]
     lines += ["(" + ", ".join(map(show_value, row)) + ")" for row in rows[:SHOWN_ROWS]]
     if row_count > SHOWN_ROWS:
         lines.append("…")
@@ -77,26 +81,40 @@ def show_rows(columns: Sequence[str], rows: Sequence[Row], row_count: int) -> st
 
 
 def execution_feedback(
-    outcome: str, error: str, columns: Sequence[str], rows: Sequence[Row], row_count: int, seconds: float
+    outcome: str,
+    error: str = "",
+    nearest: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    rows: Sequence[Row] = (),
+    row_count: int = 0,
+    more: bool = False,
 ) -> str:
-    """What executing a query says about it, without any look at gold; at most MAX_FEEDBACK characters."""
-    text = {
-        "ok": lambda: f"The query returned {show_rows(columns, rows, row_count)}",
-        "empty": lambda: f"The query returned no rows (columns: {', '.join(map(show_value, columns))}).",
-        "error": lambda: f"The query failed: {error}",
-        "denied": lambda: f"The query was refused, only reading is allowed: {error}",
-        "timeout": lambda: f"The query was stopped after {seconds:.0f} seconds: it is too slow.",
-        "too_large": lambda: f"The query was stopped: its result is too large ({error}).",
-        "not_a_query": lambda: f"This is not one single SELECT query: {error}",
-        "no_sql": lambda: NO_SQL,
-        "crashed": lambda: "The query brought the database engine down.",
-    }[outcome]()
-    return text if len(text) <= MAX_FEEDBACK else text[: MAX_FEEDBACK - 1] + "…"
+    """What executing a query says about it, without any look at gold; at most MAX_FEEDBACK characters.
+
+    The arguments are the fields of an execution; `nearest` are existing names like one that the query got wrong.
+    """
+    hint = f". Did you mean: {', '.join(nearest)}?" if nearest else ""
+    return _shortened(
+        {
+            "ok": lambda: f"The query returned {show_rows(columns, rows, row_count, more)}",
+            "empty": lambda: f"The query returned no rows (columns: {', '.join(map(show_value, columns))}).",
+            "error": lambda: f"The query failed: {error}{hint}",
+            "denied": lambda: f"The query was refused, only reading is allowed: {error}",
+            "timeout": lambda: "The query was stopped: it takes too long.",
+            "too_large": lambda: f"The query was stopped: its result is too large ({error}).",
+            "not_a_query": lambda: f"This is not one single SELECT query: {error}",
+            "no_sql": lambda: NO_SQL,
+            "crashed": lambda: "The query brought the database engine down.",
+        }[outcome]()
+    )
 
 
 def oracle_feedback(own: str, columns: Sequence[str], rows: Sequence[Row], row_count: int) -> str:
     """Feedback that shows the expected result too (`--feedback oracle`, for ablation only)."""
-    text = f"{own}\nThe expected result is {show_rows(columns, rows, row_count)}"
+    return _shortened(f"{own}\nThe expected result is {show_rows(columns, rows, row_count)}")
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_FEEDBACK else text[: MAX_FEEDBACK - 1] + "…"
 
 

@@ -124,7 +124,7 @@ async def preflight(work: Shard, executor, args: argparse.Namespace) -> None:
 
     from tree.sql_utils import database_path
 
-    runs = [executor.execute(database_path(args.db_root, question.db_id), question.sql) for question in work.questions]
+    runs = [executor.run_gold(database_path(args.db_root, question.db_id), question.sql) for question in work.questions]
     results = await tqdm.gather(*runs, desc="gold queries", unit="query")
     for question, gold in zip(list(work.questions), results, strict=True):
         if gold.outcome == "empty" and not args.keep_empty_gold:
@@ -135,8 +135,9 @@ async def preflight(work: Shard, executor, args: argparse.Namespace) -> None:
 
 def write_prompts(work: Shard, db_root: str) -> None:
     """Fill in the initial task of every question."""
+    from tree.sandbox import connect
     from tree.schema import schema_text
-    from tree.sql_utils import connect, database_path
+    from tree.sql_utils import database_path
 
     schemas = {}
     for db_id in {question.db_id for question in work.questions}:
@@ -231,10 +232,13 @@ def write_results(work: Shard, args: argparse.Namespace, journal: Journal, folde
 
 async def run(args: argparse.Namespace, work: Shard, model: Path, folder: Path) -> Counter:
     """One shard from questions to pair files; returns the counts."""
+    from tree.gold_cache import default_folder
     from tree.sql_utils import Executor
 
     workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
-    with Executor(workers, args.sql_timeout) as executor:  # workers start before the engine takes the machine
+    with Executor(
+        workers, args.sql_timeout, gold_cache=default_folder()
+    ) as executor:  # workers start before the engine takes the machine
         # --- gold queries and prompts ---
         await preflight(work, executor, args)
         write_prompts(work, args.db_root)

@@ -53,3 +53,38 @@ def orders_rows(sql: str) -> bool:
     while isinstance(tree, exp.Subquery) and not tree.args.get("order"):
         tree = tree.this
     return bool(tree is not None and tree.args.get("order"))
+
+
+CLOCK_OR_RANDOM = re.compile(
+    r"\bcurrent_(?:date|time|timestamp)\b|'now'|\brandom(?:blob)?\s*\("
+    r"|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\([^,()]*\)",
+    re.IGNORECASE,
+)
+
+
+def clock_or_random(sql: str) -> bool:
+    """Whether the text uses the present time or random numbers, so that its result may differ from run to run."""
+    return CLOCK_OR_RANDOM.search(sql) is not None
+
+
+def limit_without_order(sql: str) -> bool:
+    """Whether some SELECT has LIMIT without ORDER BY, so that which rows it returns is left to chance."""
+    from sqlglot import exp
+
+    tree = _parse(sql)
+    selects = tree.find_all(exp.Query) if tree is not None else ()
+    return any(select.args.get("limit") and not select.args.get("order") for select in selects)
+
+
+def quoted_names(sql: str) -> set[str]:
+    """The names in double quotes, in lower case, that the query does not define itself (aliases, WITH names).
+
+    SQLite takes a double-quoted name that nothing has as a text literal (https://www.sqlite.org/quirks.html, 8).
+    """
+    from sqlglot import exp
+
+    tree = _parse(sql)
+    if tree is None:
+        return set()
+    own = {alias.alias.lower() for alias in tree.find_all(exp.Alias, exp.TableAlias, exp.CTE, exp.Subquery, exp.Table)}
+    return {name.this.lower() for name in tree.find_all(exp.Identifier) if name.args.get("quoted")} - own

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tree import prompts
+from tree.sandbox import Verdict
 from tree.sql_text import canonical_sql
-from tree.sql_utils import Verdict
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
 Sample = Callable[[Sequence[prompts.Message], int, int], Awaitable[list[str]]]
@@ -35,7 +35,9 @@ def node_seed(run_seed: int, question_id: int, node_id: str) -> int:
 def feedback_text(verdict: Verdict, mode: str) -> str:
     """The feedback on a query; with mode "oracle" the expected rows too."""
     run, gold = verdict.execution, verdict.gold
-    own = prompts.execution_feedback(run.outcome, run.error, run.columns, run.rows, run.row_count, run.seconds)
+    own = prompts.execution_feedback(
+        run.outcome, run.error, run.nearest, run.columns, run.rows, run.row_count, run.more
+    )
     if mode == "own" or verdict.ex:
         return own
     return prompts.oracle_feedback(own, gold.columns, gold.rows, gold.row_count)
@@ -68,6 +70,7 @@ async def grow(
             outcome=verdict.execution.outcome,
             is_correct=verdict.ex,
             strict_match=verdict.strict,
+            flags=list(verdict.execution.flags),
             duplicate_of=seen.get(key),
         )
         seen.setdefault(key, node.node_id)

@@ -26,7 +26,7 @@ class TreeNode:
 
     `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of DESIGN's closed set of execution
     outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order
-    (None in files that do not say).
+    (None in files that do not say). `flags` are reasons to doubt the verdict, see `tree.sandbox.FLAGS`.
     `input_seq` is the user turn that asked for this node's revision, "" when it was never revised: the whole prompt
     of a revision is the task, then SQL and `input_seq` of each node on the path.
     `revision_distance`: revisions to the nearest correct query below (0 = correct), None when none was reached.
@@ -41,6 +41,7 @@ class TreeNode:
     outcome: str
     is_correct: bool
     strict_match: bool | None = None
+    flags: list[str] = field(default_factory=list)
     input_seq: str = ""
     duplicate_of: str | None = None
     children_ids: list[str] = field(default_factory=list)
@@ -133,6 +134,7 @@ def _node_to_json(node: TreeNode, distance: int | None) -> dict:
         "outcome": node.outcome,
         "is_correct": node.is_correct,
         "strict_match": node.strict_match,
+        "flags": list(node.flags),
         "input_seq": node.input_seq,
         "revision_distance": distance,
         **({"duplicate_of": node.duplicate_of} if node.duplicate_of else {}),
@@ -172,6 +174,7 @@ def _node_from_json(node_id: str, node: dict) -> TreeNode:
         outcome=node.get("outcome", ""),
         is_correct=node["is_correct"],
         strict_match=node.get("strict_match"),
+        flags=list(node.get("flags", ())),
         input_seq=node.get("input_seq", ""),
         duplicate_of=node.get("duplicate_of"),
         children_ids=list(node.get("children_ids", ())),

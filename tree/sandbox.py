@@ -1,0 +1,312 @@
+"""Running one query inside a worker process: guarded connection, limits, and the comparison with gold.
+
+A query can read its own database and nothing else: the file is opened read-only and immutable, an authorizer admits
+reading, functions and recursion only, no file can be attached. It is stopped by a budget of SQLite's virtual machine
+steps (the same on every machine for one SQLite version), by the clock, by the number of rows and by memory. Not
+promised: protection from bugs of SQLite itself beyond the loss of the worker process.
+
+Documents: https://www.sqlite.org/security.html, https://www.sqlite.org/limits.html, https://www.sqlite.org/c3ref/c_alter_table.html
+"""
+
+import difflib
+import functools
+import re
+import sqlite3
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from tree.gold_cache import GoldCache
+from tree.prompts import COMMENT, SHOWN_ROWS
+from tree.sql_text import clock_or_random, limit_without_order, orders_rows, quoted_names
+
+OUTCOMES = ("ok", "empty", "error", "denied", "timeout", "too_large", "not_a_query", "no_sql", "crashed")
+FLAGS = ("constant", "quoted_literal", "clock_or_random", "limit_without_order", "both_empty")
+
+STEPS_PER_CHECK = 10_000  # virtual machine steps between two looks at the limits
+MAX_ROWS = 1_000_000
+PROVEN_WRONG = 1_000  # rows after which a result with a row that gold does not have is read no further
+MAX_VALUE = 16_000_000  # bytes of one value
+MAX_SQL = 100_000  # bytes of a query
+MAX_DEPTH = 400  # levels of an expression
+MAX_COLUMNS = 1_000  # of a result, a table or a clause
+MAX_COMPOUND = 100  # SELECTs of one UNION chain
+HEAP = 1 << 30  # bytes that SQLite may use
+OPEN_DATABASES = 8  # per worker
+GOLD_KEPT = 64  # gold results per worker
+GOLD_ROWS_KEPT = 50_000  # larger ones are read from disk for each candidate
+
+Row = tuple
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one query: `timeout` in seconds of wall clock, `steps` of SQLite's virtual machine."""
+
+    timeout: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What running one query gave.
+
+    `rows` holds the first SHOWN_ROWS rows, `row_count` says how many there are, or were read when `more` is true.
+    `nearest` are existing names like one that the query got wrong; `flags` are reasons for suspicion (FLAGS).
+    """
+
+    outcome: str
+    error: str = ""
+    columns: tuple[str, ...] = ()
+    rows: tuple[Row, ...] = ()
+    row_count: int = 0
+    more: bool = False
+    seconds: float = 0.0
+    nearest: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A candidate's execution, and whether its rows are gold's.
+
+    `ex` is BIRD's official rule (`set(pred) == set(gold)`, Python equality) on gold that ran; `strict` also wants each
+    row as often as gold has it, and gold's order when the outermost gold query orders. `gold` is the gold query's own
+    execution.
+    """
+
+    execution: Execution
+    gold: Execution
+    ex: bool
+    strict: bool
+
+
+# --- the guarded connection -----------------------------------------------------------------------------------------
+
+READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+READING_PRAGMAS = {"table_info", "table_xinfo", "table_list", "foreign_key_list", "index_list", "index_info"}
+FORBIDDEN_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
+# table-valued functions that queries use; SQLite writes to its in-memory catalogue when one is used for the first time
+TABLE_FUNCTIONS = ("json_each('[]')", "json_tree('[]')", *(f"pragma_{name}" for name in sorted(READING_PRAGMAS)))
+
+
+def connect(path: str | Path) -> sqlite3.Connection:
+    """A read-only, immutable connection. Text that is not UTF-8 comes back with surrogates, so no byte is lost."""
+    address = f"file:{quote(str(Path(path).resolve()))}?mode=ro&immutable=1"
+    # no statement cache: the authorizer must see every query
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, cached_statements=0)
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    return connection
+
+
+class Database:
+    """One open database of a worker: its connection, what its authorizer refused and saw, and its names."""
+
+    def __init__(self, path: str):
+        self.connection = connect(path)
+        self.refused = ""
+        self.tables_read: set[str] = set()
+        self.steps_left = 0
+        self.deadline = 0.0
+        self._warm_up()
+        self.columns = self._column_names()
+        for limit, value in (
+            (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
+            (sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE),
+            (sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_SQL),
+            (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, MAX_DEPTH),
+            (sqlite3.SQLITE_LIMIT_COLUMN, MAX_COLUMNS),
+            (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, MAX_COMPOUND),
+        ):
+            self.connection.setlimit(limit, value)
+        self.connection.set_authorizer(self._authorize)
+        self.connection.set_progress_handler(self._over_limit, STEPS_PER_CHECK)
+
+    def _warm_up(self) -> None:
+        self.connection.execute(f"PRAGMA hard_heap_limit = {HEAP}")
+        for function in TABLE_FUNCTIONS:
+            try:
+                self.connection.execute(f"SELECT * FROM {function} LIMIT 0")
+            except sqlite3.OperationalError:  # this SQLite does not have it
+                continue
+
+    def _column_names(self) -> dict[str, list[str]]:
+        tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+        names = {}
+        for (table,) in tables:
+            rows = self.connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+            names[table] = [name for (name,) in rows]
+        return names
+
+    def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        if action == sqlite3.SQLITE_READ:
+            self.tables_read.add(first)
+        if action in READING and not (action == sqlite3.SQLITE_FUNCTION and second.lower() in FORBIDDEN_FUNCTIONS):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_PRAGMA and first in READING_PRAGMAS:  # through pragma_table_info(…) and its like
+            return sqlite3.SQLITE_OK
+        self.refused = self.refused or f"{second or first or 'the statement'} is not allowed"
+        return sqlite3.SQLITE_DENY
+
+    def _over_limit(self) -> bool:
+        self.steps_left -= STEPS_PER_CHECK
+        return self.steps_left < 0 or time.perf_counter() > self.deadline
+
+    def start(self, limits: Limits) -> None:
+        """Forget the query before, and give the next one its limits."""
+        self.refused, self.tables_read = "", set()
+        self.steps_left = limits.steps
+        self.deadline = time.perf_counter() + limits.timeout
+
+
+@functools.lru_cache(maxsize=OPEN_DATABASES)
+def database(path: str) -> Database:
+    """The worker's open database at `path`."""
+    return Database(path)
+
+
+# --- one query ------------------------------------------------------------------------------------------------------
+
+
+def first_word(sql: str) -> str:
+    """The first word or sign after white space and comments, in upper case."""
+    position = 0
+    while (match := COMMENT.match(sql, position)) and match.end() > position:
+        position = match.end()
+    return re.compile(r"\w+|\S|\Z").match(sql, position).group().upper()
+
+
+def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = None) -> tuple[Execution, list[Row]]:
+    """Run one query: its execution and its rows.
+
+    With `gold_rows`, reading stops once PROVEN_WRONG rows are read and one of them is not gold's.
+    """
+    start = time.perf_counter()
+    opened = database(path)
+
+    def failed(outcome: str, error: object) -> tuple[Execution, list[Row]]:
+        nearest = _nearest_names(str(error), opened.columns) if outcome == "error" else ()
+        return Execution(outcome, str(error), seconds=time.perf_counter() - start, nearest=nearest), []
+
+    word = first_word(sql)
+    if word in ("EXPLAIN", "", ";"):
+        return failed("not_a_query", "expected a SELECT query")
+    if word == "PRAGMA":
+        return failed("denied", "PRAGMA is not allowed")
+    if "\0" in sql:
+        return failed("error", "the query contains a NUL character")
+    opened.start(limits)
+    rows: list[Row] = []
+    try:
+        cursor = opened.connection.execute(sql)
+        if cursor.description is None:
+            return failed("not_a_query", "the statement returns no rows")
+        columns = tuple(column[0] for column in cursor.description)
+        more = _read(cursor, rows, gold_rows)
+        cursor.close()
+    except sqlite3.ProgrammingError as error:  # Python's sqlite3 takes one statement at a time
+        return failed("not_a_query", error)
+    except (sqlite3.Error, sqlite3.Warning) as error:
+        return failed("denied", opened.refused) if opened.refused else failed(_outcome_of(error), error)
+    except UnicodeError:
+        return failed("error", "the query contains characters that are not valid Unicode")
+    except (MemoryError, OverflowError) as error:
+        return failed("too_large", error or "out of memory")
+    if len(rows) > MAX_ROWS:
+        return failed("too_large", f"more than {MAX_ROWS} rows")
+    outcome, shown, seconds = "ok" if rows else "empty", tuple(rows[:SHOWN_ROWS]), time.perf_counter() - start
+    flags = _flags(sql, opened)
+    return Execution(outcome, "", columns, shown, len(rows), more, seconds, flags=flags), rows
+
+
+def _read(cursor: sqlite3.Cursor, rows: list[Row], gold_rows: frozenset[Row] | None) -> bool:
+    """Read a result into `rows`, as far as it is needed; returns whether it has more."""
+    while chunk := cursor.fetchmany(PROVEN_WRONG):
+        rows += chunk
+        if len(rows) > MAX_ROWS:
+            return True
+        if gold_rows is not None and len(chunk) == PROVEN_WRONG and not gold_rows.issuperset(chunk):
+            return cursor.fetchone() is not None
+    return False
+
+
+def _outcome_of(error: Exception) -> str:
+    return {
+        sqlite3.SQLITE_AUTH: "denied",
+        sqlite3.SQLITE_READONLY: "denied",
+        sqlite3.SQLITE_INTERRUPT: "timeout",
+        sqlite3.SQLITE_TOOBIG: "too_large",
+        sqlite3.SQLITE_NOMEM: "too_large",
+    }.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "error")
+
+
+def _flags(sql: str, opened: Database) -> tuple[str, ...]:
+    """Reasons to look twice at a query that ran: kept with the verdict, never acted on here."""
+    known = {name.lower() for table, columns in opened.columns.items() for name in (table, *columns)}
+    found = {
+        "constant": not opened.tables_read & set(opened.columns),
+        "quoted_literal": '"' in sql and not quoted_names(sql) <= known,
+        "clock_or_random": clock_or_random(sql),
+        "limit_without_order": "limit" in sql.lower() and limit_without_order(sql),
+    }
+    return tuple(flag for flag in FLAGS if found.get(flag))
+
+
+NO_SUCH = re.compile(r"no such (column|table): (.+)")
+
+
+def _nearest_names(error: str, columns: dict[str, list[str]]) -> tuple[str, ...]:
+    """Existing tables, or `table.column`, whose names are nearest to the one an error message misses."""
+    match = NO_SUCH.match(error)
+    if not match:
+        return ()
+    missing = match.group(2).rsplit(".", 1)[-1].lower()
+    if match.group(1) == "table":
+        places = {table.lower(): [table] for table in columns}
+    else:
+        places = {}
+        for table, names in columns.items():
+            for name in names:
+                places.setdefault(name.lower(), []).append(f"{table}.{name}")
+    near = difflib.get_close_matches(missing, places, n=3, cutoff=0.6)
+    return tuple(place for name in near for place in places[name])[:5]
+
+
+# --- the verdict ----------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=GOLD_KEPT)
+def _kept_gold(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[Execution, list[Row], frozenset] | None:
+    execution, rows = cache.get_or_run(path, sql, lambda: run(path, sql, limits))
+    return (execution, rows, frozenset(rows)) if len(rows) <= GOLD_ROWS_KEPT else None
+
+
+def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[Execution, list[Row], frozenset[Row]]:
+    """A gold query's execution, rows and set of rows: from memory, else from disk, else by running it once."""
+    if kept := _kept_gold(path, sql, limits, cache):
+        return kept
+    execution, rows = cache.get_or_run(path, sql, lambda: run(path, sql, limits))
+    return execution, rows, frozenset(rows)
+
+
+def judge(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Verdict:
+    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's."""
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    # what a task sends back is the shown rows only, of gold too
+    if not sql:
+        return Verdict(Execution("no_sql"), gold, False, False)
+    gold_ran = gold.outcome in ("ok", "empty")
+    execution, rows = run(path, sql, limits, gold_set if gold_ran else None)
+    if not gold_ran or execution.outcome not in ("ok", "empty") or execution.more:
+        return Verdict(execution, gold, False, False)
+    if gold.outcome == execution.outcome == "empty":
+        execution = replace(execution, flags=(*execution.flags, "both_empty"))
+    ex = set(rows) == gold_set
+    return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, orders_rows(gold_sql)))
+
+
+def same_rows(rows: list[Row], gold_rows: list[Row], ordered: bool) -> bool:
+    """Whether two results hold the same rows equally often, and in the same order when `ordered`."""
+    return rows == gold_rows if ordered else Counter(rows) == Counter(gold_rows)
