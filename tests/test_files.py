@@ -90,6 +90,7 @@ SCRIPTS = (
     "tree.merge_shards",
     "eval",
     "eval.summary",
+    "eval.execution_accuracy",
 )
 
 

@@ -203,3 +203,13 @@ def test_datasets_and_trl_load_the_pair_file(trained):
 
     loaded = load_dataset("json", data_files=str(trained / "pairs.json"), split="train")
     assert loaded[0]["chosen"][0]["role"] == "assistant"
+
+
+def test_accelerate_launch_trains_too(tmp_path, tiny_model, pair_rows):
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    run = run_script(
+        *("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", "train.py", "--model_id", tiny_model),
+        *("--data_path", tmp_path / "pairs.json", "--output_dir", tmp_path / "adapter", *FLAGS),
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "adapter" / "metrics.json").read_text())["steps"] == 4

@@ -31,13 +31,19 @@ def run_script(main: Callable[[], int | None]) -> None:
     sys.exit(code)
 
 
-def read_json(path: str | os.PathLike, kind: type | tuple[type, ...], fix: str = "check the path") -> Any:
+def read_json(
+    path: str | os.PathLike,
+    kind: type | tuple[type, ...],
+    fix: str = "check the path",
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
     """Parsed JSON of a UTF-8 file (with or without byte-order mark), whose top level must be `kind` (list or dict).
 
+    `object_pairs_hook` is that of `json.loads`.
     Raises InputError for a missing, unreadable, broken or empty file, or another top level.
     """
     try:
-        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"), object_pairs_hook=object_pairs_hook)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {fix}") from None
     except OSError as error:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.prompts import COMMENT, SHOWN_ROWS
 from tree.sql_text import clock_or_random, limit_without_order, orders_rows, quoted_names
@@ -37,6 +38,7 @@ HEAP = 1 << 30  # bytes that SQLite may use
 OPEN_DATABASES = 8  # per worker
 GOLD_KEPT = 64  # gold results per worker
 GOLD_ROWS_KEPT = 50_000  # larger ones are read from disk for each candidate
+SHOWN_LENGTH = 1_000  # characters or bytes of a shown value: one row may hold gigabytes, and it goes to the parent
 
 Row = tuple
 
@@ -53,7 +55,8 @@ class Limits:
 class Execution:
     """What running one query gave.
 
-    `rows` holds the first SHOWN_ROWS rows, `row_count` says how many there are, or were read when `more` is true.
+    `rows` holds the first SHOWN_ROWS rows, long values cut to SHOWN_LENGTH; `row_count` says how many there are, or
+    were read when `more` is true.
     `nearest` are existing names like one that the query got wrong; `flags` are reasons for suspicion (FLAGS).
     """
 
@@ -87,6 +90,7 @@ class Verdict:
 
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 READING_PRAGMAS = {"table_info", "table_xinfo", "table_list", "foreign_key_list", "index_list", "index_info"}
+INNER_PRAGMAS = {"data_version"}  # asked by full-text tables (FTS5) when they are read
 FORBIDDEN_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
 # table-valued functions that queries use; SQLite writes to its in-memory catalogue when one is used for the first time
 TABLE_FUNCTIONS = ("json_each('[]')", "json_tree('[]')", *(f"pragma_{name}" for name in sorted(READING_PRAGMAS)))
@@ -136,8 +140,11 @@ class Database:
         tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
         names = {}
         for (table,) in tables:
-            rows = self.connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
-            names[table] = [name for (name,) in rows]
+            try:
+                rows = self.connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+                names[table] = [name for (name,) in rows]
+            except (sqlite3.OperationalError, UnicodeError):  # a view of a table that is gone, a name that is not UTF-8
+                names[table] = []
         return names
 
     def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
@@ -145,7 +152,8 @@ class Database:
             self.tables_read.add(first)
         if action in READING and not (action == sqlite3.SQLITE_FUNCTION and second.lower() in FORBIDDEN_FUNCTIONS):
             return sqlite3.SQLITE_OK
-        if action == sqlite3.SQLITE_PRAGMA and first in READING_PRAGMAS:  # through pragma_table_info(…) and its like
+        # through pragma_table_info(…) and its like; `run` refuses the statements themselves
+        if action == sqlite3.SQLITE_PRAGMA and first in READING_PRAGMAS | INNER_PRAGMAS:
             return sqlite3.SQLITE_OK
         self.refused = self.refused or f"{second or first or 'the statement'} is not allowed"
         return sqlite3.SQLITE_DENY
@@ -163,8 +171,11 @@ class Database:
 
 @functools.lru_cache(maxsize=OPEN_DATABASES)
 def database(path: str) -> Database:
-    """The worker's open database at `path`."""
-    return Database(path)
+    """The worker's open database at `path`. Raises InputError when it cannot be opened or its schema is damaged."""
+    try:
+        return Database(path)
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: {error}; download or build it again") from error
 
 
 # --- one query ------------------------------------------------------------------------------------------------------
@@ -172,6 +183,7 @@ def database(path: str) -> Database:
 
 def first_word(sql: str) -> str:
     """The first word or sign after white space and comments, in upper case."""
+    sql = sql.replace("\ufeff", " ")  # a byte order mark is white space to SQLite
     position = 0
     while (match := COMMENT.match(sql, position)) and match.end() > position:
         position = match.end()
@@ -206,17 +218,17 @@ def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = 
         columns = tuple(column[0] for column in cursor.description)
         more = _read(cursor, rows, gold_rows)
         cursor.close()
-    except sqlite3.ProgrammingError as error:  # Python's sqlite3 takes one statement at a time
-        return failed("not_a_query", error)
+    except sqlite3.ProgrammingError as error:  # Python's sqlite3 takes one statement at a time, and no open parameters
+        return failed("not_a_query" if "one statement" in str(error) else "error", error)
     except (sqlite3.Error, sqlite3.Warning) as error:
         return failed("denied", opened.refused) if opened.refused else failed(_outcome_of(error), error)
     except UnicodeError:
         return failed("error", "the query contains characters that are not valid Unicode")
     except (MemoryError, OverflowError) as error:
-        return failed("too_large", error or "out of memory")
+        return failed("too_large", str(error) or "out of memory")
     if len(rows) > MAX_ROWS:
         return failed("too_large", f"more than {MAX_ROWS} rows")
-    outcome, shown, seconds = "ok" if rows else "empty", tuple(rows[:SHOWN_ROWS]), time.perf_counter() - start
+    outcome, shown, seconds = "ok" if rows else "empty", _shown(rows), time.perf_counter() - start
     flags = _flags(sql, opened)
     return Execution(outcome, "", columns, shown, len(rows), more, seconds, flags=flags), rows
 
@@ -232,19 +244,30 @@ def _read(cursor: sqlite3.Cursor, rows: list[Row], gold_rows: frozenset[Row] | N
     return False
 
 
+def _shown(rows: list[Row]) -> tuple[Row, ...]:
+    return tuple(
+        tuple(value[:SHOWN_LENGTH] if isinstance(value, str | bytes) else value for value in row)
+        for row in rows[:SHOWN_ROWS]
+    )
+
+
 def _outcome_of(error: Exception) -> str:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_WRITE:  # only a temporary file is ever written, and its size is limited
+        return "too_large"
     return {
         sqlite3.SQLITE_AUTH: "denied",
         sqlite3.SQLITE_READONLY: "denied",
         sqlite3.SQLITE_INTERRUPT: "timeout",
         sqlite3.SQLITE_TOOBIG: "too_large",
         sqlite3.SQLITE_NOMEM: "too_large",
-    }.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "error")
+        sqlite3.SQLITE_FULL: "too_large",
+    }.get(code & 0xFF, "error")
 
 
 def _flags(sql: str, opened: Database) -> tuple[str, ...]:
     """Reasons to look twice at a query that ran: kept with the verdict, never acted on here."""
-    known = {name.lower() for table, columns in opened.columns.items() for name in (table, *columns)}
+    known = {name.lower() for table, columns in opened.columns.items() for name in (table, *columns)} | ROWID_NAMES
     found = {
         "constant": not opened.tables_read & set(opened.columns),
         "quoted_literal": '"' in sql and not quoted_names(sql) <= known,
@@ -254,6 +277,7 @@ def _flags(sql: str, opened: Database) -> tuple[str, ...]:
     return tuple(flag for flag in FLAGS if found.get(flag))
 
 
+ROWID_NAMES = {"rowid", "oid", "_rowid_"}  # that every table has
 NO_SUCH = re.compile(r"no such (column|table): (.+)")
 
 

@@ -23,6 +23,7 @@ TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 2_000_000_000  # of SQLite's virtual machine
 KILL_AFTER = 5.0  # seconds past the timeout until the worker process is killed
 WORKER_MEMORY = 4 << 30  # bytes of address space
+WORKER_FILE = 2 << 30  # bytes of one file, so that no sort fills the disk with temporary ones
 TRIES = 2  # runs of a task whose worker dies
 MAX_RESTARTS = 100  # new pools per run
 
@@ -52,12 +53,14 @@ def check_database(path: Path) -> None:
 
 
 def _start_worker() -> None:
-    """Limit a fresh worker: memory, no core files, no GPU, no terminal signals (the parent ends its workers)."""
+    """Limit a fresh worker: memory, file size, no core files, no GPU, no terminal signals (the parent ends workers)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default is to die
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with contextlib.suppress(ValueError):  # a lower hard limit is already in force
         resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (WORKER_FILE, WORKER_FILE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -144,6 +147,8 @@ class Executor:
                 continue
             try:
                 return await asyncio.wrap_future(future)
+            except MemoryError:  # beside the query, in comparing or sending its rows
+                return lost(Execution("too_large", "out of memory"))
             except ProcessExpired as death:
                 if death.exitcode == -signal.SIGALRM:
                     return lost(

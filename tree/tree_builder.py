@@ -38,7 +38,7 @@ def feedback_text(verdict: Verdict, mode: str) -> str:
     own = prompts.execution_feedback(
         run.outcome, run.error, run.nearest, run.columns, run.rows, run.row_count, run.more
     )
-    if mode == "own" or verdict.ex:
+    if mode == "own" or verdict.ex or not gold.columns:  # a lost worker leaves nothing of gold to show
         return own
     return prompts.oracle_feedback(own, gold.columns, gold.rows, gold.row_count)
 

@@ -1,0 +1,213 @@
+"""Execution accuracy of predictions: both formats, every question counted, every mistake in the files named."""
+
+import asyncio
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.execution_accuracy import SEPARATOR, score, share_of, wilson_interval
+from tests.conftest import assert_one_line_error, run_script
+from tree.sandbox import Execution, Verdict
+from tree.sql_utils import Executor
+from tree.tree_node import Question
+
+TOOLS, EMPTY = "SELECT name FROM product WHERE category = 'tool'", "SELECT name FROM product WHERE id > 9"
+
+
+@pytest.fixture
+def questions(dataset) -> list[dict]:
+    """Six questions on shop and store with BIRD's difficulties."""
+    levels = ["challenging", "simple", "moderate"] * 2
+    rows = [{**row, "difficulty": level} for row, level in zip(json.loads(dataset.read_text()), levels, strict=True)]
+    dataset.write_text(json.dumps(rows))
+    return rows
+
+
+def set_gold(tmp_path: Path, questions: list[dict], number: int, sql: str) -> None:
+    questions[number]["SQL"] = sql
+    (tmp_path / "train.json").write_text(json.dumps(questions))
+
+
+def gold(questions: list[dict]) -> dict[int, str]:
+    return {row["question_id"]: row["SQL"] for row in questions}
+
+
+def in_bird(questions: list[dict], predicted: dict[int, str]) -> dict[str, str]:
+    db_ids = {row["question_id"]: row["db_id"] for row in questions}
+    return {str(number): f"{sql}{SEPARATOR}{db_ids[number]}" for number, sql in predicted.items()}
+
+
+def evaluate(tmp_path: Path, predictions: dict | list | str | None):
+    path = tmp_path / "predict.json"
+    if predictions is not None:
+        path.write_text(predictions if isinstance(predictions, str) else json.dumps(predictions))
+    return run_script(
+        *("-m", "eval.execution_accuracy", "--predictions", path, "--questions", tmp_path / "train.json"),
+        *("--db_root", tmp_path / "databases", "--output", tmp_path / "report.json", "--sql_workers", "1"),
+        RESQLVER_CACHE=str(tmp_path / "cache"),
+    )
+
+
+def report_of(tmp_path: Path, predictions: dict | list) -> tuple[dict, str]:
+    """The report and what was printed, of a run that ends well."""
+    run = evaluate(tmp_path, predictions)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return json.loads((tmp_path / "report.json").read_text()), run.stdout
+
+
+def without_times(report: dict) -> dict:
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in report["questions"]]
+    return {"totals": report["totals"], "questions": rows}
+
+
+def test_gold_scores_everything_in_either_format_and_any_order(tmp_path, questions):
+    predicted = gold(questions)
+    report, printed = report_of(tmp_path, in_bird(questions, predicted))
+    totals = report["totals"]
+    assert totals["questions"] == totals["ex"]["count"] == totals["strict"]["count"] == 6
+    assert totals["ex"]["share"] == totals["strict"]["share"] == totals["ex"]["high"] == 1
+    assert totals["outcomes"] == {"ok": 6} and totals["gold_fails"] == []
+    assert list(totals["by_difficulty"]) == ["simple", "moderate", "challenging"]
+    assert {name: group["questions"] for name, group in totals["by_database"].items()} == {"shop": 3, "store": 3}
+    assert report["manifest"]["counts"] == {"questions": 6, "gold_fails": 0}
+    assert "100.00 [ 60.97, 100.00]" in printed and "database store" in printed and "ok 6" in printed
+
+    others = {
+        "bird reversed": dict(reversed(in_bird(questions, predicted).items())),
+        "bird without database": {str(number): sql for number, sql in predicted.items()},
+        "list reversed": [{"question_id": number, "SQL": sql} for number, sql in reversed(predicted.items())],
+        "the question file itself": questions,
+    }
+    for name, predictions in others.items():
+        assert without_times(report_of(tmp_path, predictions)[0]) == without_times(report), name
+
+
+def test_wrong_predictions_each_in_its_own_way(tmp_path, questions):
+    set_gold(tmp_path, questions, 3, "SELECT nme FROM product")
+    predicted = {
+        0: "SELECT 4",
+        1: f"{TOOLS} UNION ALL {TOOLS}",  # the same set, not the same multiset
+        2: "SELECT",
+        3: "SELECT nme FROM product",
+        4: "  ",
+        5: "DELETE FROM product",
+    }
+    report, printed = report_of(tmp_path, in_bird(questions, predicted))
+    rows = [(row["question_id"], row["ex"], row["strict"], row["outcome"]) for row in report["questions"]]
+    outcomes = ["ok", "ok", "error", "error", "no_sql", "denied"]
+    assert rows == [(number, int(number == 1), 0, outcome) for number, outcome in enumerate(outcomes)]
+    assert report["questions"][0]["flags"] == ["constant"] and report["questions"][0]["db_id"] == "shop"
+    totals = report["totals"]
+    assert (totals["ex"]["count"], totals["strict"]["count"]) == (1, 0)
+    assert totals["outcomes"] == {"ok": 2, "error": 2, "no_sql": 1, "denied": 1}
+    assert totals["by_database"]["shop"]["ex"]["share"] == pytest.approx(1 / 3)
+    assert totals["by_difficulty"]["simple"]["ex"]["share"] == 0.5
+    assert totals["gold_fails"] == [3]
+    assert "gold of question 3 (store) fails" in printed and "no such column: nme" in printed
+
+
+def test_failing_gold_is_listed_and_the_rest_of_gold_scores(tmp_path, questions):
+    set_gold(tmp_path, questions, 4, "SELECT FROM")
+    report, printed = report_of(tmp_path, questions)
+    assert [row["ex"] for row in report["questions"]] == [1, 1, 1, 1, 0, 1]
+    assert report["totals"]["gold_fails"] == [4] and printed.count("fails, counted as 0") == 1
+
+
+def test_empty_gold_is_matched_by_an_empty_result_only(tmp_path, questions):
+    for number in range(5):
+        set_gold(tmp_path, questions, number, EMPTY)
+    predicted = {0: 'SELECT day FROM "order" WHERE 1 = 2', 1: ";", 2: "SELECT nme", 3: "", 4: "SELECT 1"}
+    report, _ = report_of(tmp_path, in_bird(questions, {**predicted, 5: questions[5]["SQL"]}))
+    assert [row["ex"] for row in report["questions"]] == [1, 0, 0, 0, 0, 1]
+    assert [row["outcome"] for row in report["questions"][:5]] == ["empty", "not_a_query", "error", "no_sql", "ok"]
+    assert "both_empty" in report["questions"][0]["flags"] and report["totals"]["gold_fails"] == []
+
+
+def test_questions_without_difficulty_make_no_group_of_it(tmp_path, dataset):
+    report, printed = report_of(tmp_path, json.loads(dataset.read_text()))
+    assert report["totals"]["by_difficulty"] == {} and "difficulty" not in printed
+
+
+def test_gold_that_loses_its_worker_is_listed_too(tmp_path, monkeypatch):
+    async def judge(*_):  # what is known after the worker died: nothing of gold
+        return Verdict(Execution("crashed", "its worker process died"), Execution("ok"), False, False)
+
+    async def run_gold(*_):
+        return Execution("crashed", "its worker process died")
+
+    monkeypatch.setattr(Executor, "judge", judge)
+    monkeypatch.setattr(Executor, "run_gold", run_gold)
+    monkeypatch.setenv("RESQLVER_CACHE", str(tmp_path / "cache"))
+    args = Namespace(sql_workers=1, sql_timeout=1.0, db_root=tmp_path)
+    (result,) = asyncio.run(score([Question(0, "shop", "q", "", "SELECT 1")], ["SELECT 1"], args))
+    assert not result.ex and result.gold_failure == "crashed (its worker process died)"
+
+
+RIGHT = {str(number): "SELECT 1" for number in range(6)}
+ROWS = [{"question_id": number, "SQL": "SELECT 1"} for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "words"),
+    [
+        (None, ["no such file"]),
+        ("{]", ["broken JSON"]),
+        ("7", ["expected a JSON list or object"]),
+        ([], ["empty list"]),
+        ({}, ["no prediction for question_id 0 and 5 more"]),
+        (ROWS[:4] + ROWS[5:], ["no prediction for question_id 4;"]),
+        ({**RIGHT, "17": "SELECT 1"}, ["question_id 17", "not in the question file"]),
+        ([*ROWS, ROWS[2]], ["question_id 2", "more than once"]),
+        ('{"0": "SELECT 1", "1": "SELECT 1", "0": "SELECT 2"}', ["'0'", "more than once"]),
+        ({**RIGHT, "02": "SELECT 1"}, ["question_id 2", "more than once"]),
+        ({**RIGHT, "5": f"SELECT 1{SEPARATOR}shop"}, ["question_id 5", "'shop'", "'store'"]),
+        ({**RIGHT, "first": "SELECT 1"}, ["'first'", "not a question id"]),
+        ({**RIGHT, "3": None}, ["question_id 3", "NoneType"]),
+        ([{"question_id": "0", "SQL": "SELECT 1"}], ["row 0", "'question_id' is str"]),
+        ([{"question_id": 0, "sql": "SELECT 1"}], ["row 0 has no 'SQL'"]),
+    ],
+)
+def test_wrong_predictions_files_are_refused(tmp_path, dataset, predictions, words):
+    assert_one_line_error(evaluate(tmp_path, predictions), str(tmp_path / "predict.json"), *words)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_wrong_questions_and_databases_are_refused(tmp_path, questions):
+    (tmp_path / "databases" / "store" / "store.sqlite").unlink()
+    assert_one_line_error(evaluate(tmp_path, questions), "store.sqlite", "no such database")
+    (tmp_path / "train.json").write_text(json.dumps([{"db_id": "shop", "question": "q", "SQL": "SELECT 1"}]))
+    assert_one_line_error(evaluate(tmp_path, questions), "train.json", "question_id")
+    (tmp_path / "train.json").unlink()
+    assert_one_line_error(evaluate(tmp_path, questions), "train.json", "no such file")
+    assert not (tmp_path / "report.json").exists()
+
+
+counts = st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
+
+
+@given(counts)
+def test_the_interval_contains_the_share_and_stays_within_0_and_1(case):
+    count, total = case
+    low, high = wilson_interval(count, total)
+    assert 0 <= low <= count / total <= high <= 1 and low < high
+    mirrored = wilson_interval(total - count, total)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@given(counts, st.integers(2, 100))
+def test_more_questions_of_the_same_share_narrow_the_interval(case, times):
+    count, total = case
+    low, high = wilson_interval(count, total)
+    narrow_low, narrow_high = wilson_interval(times * count, times * total)
+    assert narrow_high - narrow_low < high - low
+
+
+def test_the_interval_is_wilsons():
+    # a published example: R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    share = share_of([True, False, False, False])
+    assert (share.count, share.share) == (1, 0.25)
