@@ -8,7 +8,7 @@ column, …). Queries that take over 5 ms by themselves measure SQLite, not what
 three ways run alternately on the same candidates; figures are medians over the rounds.
 
 (a) overhead: wall time of the executor with one worker less that of a bare in-process sqlite3 loop (one open
-    connection per database, gold rows at hand, the same comparison), per candidate.
+    connection per database, gold once, the same comparison), per candidate.
 (b) scaling: throughput of two workers over one.
 (c) against the common way, two workers each: a pool spawned per batch of 16, and for each candidate a connection, a
     thread as time limit and gold executed again. Measured on fewer candidates, as throughput.
@@ -38,6 +38,8 @@ from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
 
 SLOW = 0.005  # seconds
 BATCH = 16
+IN_FLIGHT = 256  # questions
+WARM_UP = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 500000) SELECT COUNT(*) FROM c"
 WARM_TIMEOUT = 0.25  # seconds in which a candidate must end to be looked at
 
 
@@ -80,7 +82,7 @@ def bare_rows(connection: sqlite3.Connection, sql: str) -> list[tuple] | None:
 
 
 def quick_candidates(rows: list[dict], db_root: str, wanted: int) -> list[Candidate]:
-    """The first `wanted` candidates that are not slow, and whose gold is not, shuffled by a fixed seed."""
+    """The first `wanted` candidates that are not slow, and whose gold is not, in the order of trees in flight."""
     connections, quick_gold, kept = {}, {}, []
 
     def quick(connection: sqlite3.Connection, sql: str) -> bool:
@@ -101,23 +103,36 @@ def quick_candidates(rows: list[dict], db_root: str, wanted: int) -> list[Candid
             kept.append(candidate)
             if len(kept) == wanted:
                 break
-    random.Random(0).shuffle(kept)
-    return kept
+    return in_flight_order(kept)
+
+
+def in_flight_order(candidates: list[Candidate]) -> list[Candidate]:
+    """Candidates of IN_FLIGHT questions at a time, mixed, as growing trees ask for them."""
+    draw = random.Random(0)
+    questions: dict[tuple, list[Candidate]] = {}
+    for candidate in candidates:
+        questions.setdefault((candidate.path, candidate.gold), []).append(candidate)
+    groups, ordered = list(questions.values()), []
+    for first in range(0, len(groups), IN_FLIGHT):
+        window = [candidate for group in groups[first : first + IN_FLIGHT] for candidate in group]
+        ordered += draw.sample(window, len(window))
+    return ordered
 
 
 # --- the three ways -------------------------------------------------------------------------------------------------
 
 
 def bare_loop(candidates: list[Candidate]) -> float:
-    """Seconds of a plain loop in this process: the least that executing and comparing can cost."""
+    """Seconds of a plain loop in this process: the least that executing, gold once, and comparing can cost."""
     connections = {path: connect(path) for path in {candidate.path for candidate in candidates}}
-    gold = {(c.path, c.gold): None for c in candidates}
-    for path, sql in gold:
-        gold[path, sql] = frozenset(bare_rows(connections[path], sql) or ())
+    gold = {}
     start = time.perf_counter()
     for candidate in candidates:
-        rows = bare_rows(connections[candidate.path], candidate.sql)
-        _ = rows is not None and set(rows) == gold[candidate.path, candidate.gold]
+        connection, key = connections[candidate.path], (candidate.path, candidate.gold)
+        if key not in gold:
+            gold[key] = frozenset(bare_rows(connection, candidate.gold) or ())
+        rows = bare_rows(connection, candidate.sql)
+        _ = rows is not None and set(rows) == gold[key]
     return time.perf_counter() - start
 
 
@@ -127,15 +142,16 @@ async def _judge_all(executor: Executor, candidates: list[Candidate]) -> float:
     return time.perf_counter() - start
 
 
-def with_executor(candidates: list[Candidate], workers: int, folder: Path) -> float:
-    """Seconds of the executor, its workers started and gold known, as in a run that is under way."""
+def with_executor(candidates: list[Candidate], workers: int) -> float:
+    """Seconds of the executor with its workers started and an empty gold cache."""
 
-    async def measured() -> float:
-        with Executor(workers, gold_cache=folder) as executor:
-            await _judge_all(executor, [Candidate(c.path, c.gold, c.gold) for c in candidates[: 200 * workers]])
+    async def measured(folder: str) -> float:
+        with Executor(workers, gold_cache=Path(folder)) as executor:
+            await asyncio.gather(*(executor.execute(candidates[0].path, WARM_UP) for _ in range(8 * workers)))
             return await _judge_all(executor, candidates)
 
-    return asyncio.run(measured())
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(measured(folder))
 
 
 def _with_time_limit(path: Path, sql: str, seconds: float = 30.0) -> list[tuple] | None:
@@ -194,17 +210,16 @@ def main() -> None:
     print(f"{len(candidates)} candidates of {len(rows)} gold queries, {args.rounds} rounds", flush=True)
 
     bare, one, two, common = [], [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(args.rounds):
-            bare.append(bare_loop(candidates))
-            one.append(with_executor(candidates, 1, Path(folder)))
-            two.append(with_executor(candidates, 2, Path(folder)))
-            common.append(common_way(candidates[: args.common], 2))
-            figures = {"bare": bare[-1], "one_worker": one[-1], "two_workers": two[-1], "common": common[-1]}
-            print(
-                f"round {number + 1}, seconds: {json.dumps({key: round(value, 3) for key, value in figures.items()})}",
-                flush=True,
-            )
+    for number in range(args.rounds):
+        bare.append(bare_loop(candidates))
+        one.append(with_executor(candidates, 1))
+        two.append(with_executor(candidates, 2))
+        common.append(common_way(candidates[: args.common], 2))
+        figures = {"bare": bare[-1], "one_worker": one[-1], "two_workers": two[-1], "common": common[-1]}
+        print(
+            f"round {number + 1}, seconds: {json.dumps({key: round(value, 3) for key, value in figures.items()})}",
+            flush=True,
+        )
 
     count = len(candidates)
     overhead = median((with_one - plain) / count for with_one, plain in zip(one, bare, strict=True)) * 1e6

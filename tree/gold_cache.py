@@ -1,4 +1,4 @@
-"""Gold results on disk, by database fingerprint and query, so that each gold query runs once for all runs."""
+"""Gold results on disk, by database fingerprint and query, for all workers and runs."""
 
 import contextlib
 import functools
@@ -7,7 +7,6 @@ import os
 import pickle
 import sqlite3
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,28 +36,36 @@ class GoldCache:
 
     folder: Path | None
 
-    def get_or_run(self, path: str, sql: str, run: Callable[[], tuple]) -> tuple:
-        """The kept (execution, rows) of a gold query, or those of running it now, which are then kept."""
+    def load(self, path: str, sql: str) -> tuple | None:
+        """The kept (execution, rows) of a gold query; None when there is none or it is damaged, in whatever way."""
         if self.folder is None:
-            return run()
+            return None
+        try:
+            kept = pickle.loads(self._place(path, sql).read_bytes())
+        except Exception:  # damaged pickles raise nearly anything
+            return None
+        return kept if isinstance(kept, tuple) and len(kept) == 2 else None
+
+    def keep(self, path: str, sql: str, result: tuple) -> None:
+        """Keep (execution, rows) on disk, unless a limit of this machine ended the query.
+
+        A cache that cannot be written (full disk, no permission) costs time, not the run.
+        """
+        if self.folder is None or result[0].outcome not in KEPT_OUTCOMES:
+            return
         place = self._place(path, sql)
-        with contextlib.suppress(OSError, pickle.UnpicklingError, EOFError, AttributeError, TypeError):
-            return pickle.loads(place.read_bytes())
-        result = run()
-        if result[0].outcome in KEPT_OUTCOMES:
-            self._keep(place, result)
-        return result
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=place.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    pickle.dump(result, file, protocol=pickle.HIGHEST_PROTOCOL)
+                os.replace(temporary, place)
+            except BaseException:
+                os.unlink(temporary)
+                raise
 
     def _place(self, path: str, sql: str) -> Path:
         status = os.stat(path)
         name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self.folder / _fingerprint(path, status.st_size, status.st_mtime_ns) / f"{name}.pickle"
-
-    def _keep(self, place: Path, result: tuple) -> None:
-        # a cache that cannot be written (full disk, no permission) costs time, not the run
-        with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=place.parent)
-            with os.fdopen(handle, "wb") as file:
-                pickle.dump(result, file, protocol=pickle.HIGHEST_PROTOCOL)
-            os.replace(temporary, place)

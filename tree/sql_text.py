@@ -67,8 +67,23 @@ def clock_or_random(sql: str) -> bool:
     return CLOCK_OR_RANDOM.search(sql) is not None
 
 
+def _names_given(node) -> list:
+    """The identifiers that an alias, a WITH clause or a window gives to something."""
+    from sqlglot import exp
+
+    names = [node.args.get("alias"), node.this, *(node.args.get("columns") or ())]
+    return [name for name in names if isinstance(name, exp.Identifier)]
+
+
+CLAUSES = re.compile(r"\b(?:select|order|limit)\b", re.IGNORECASE)
+
+
 def limit_without_order(sql: str) -> bool:
     """Whether some SELECT has LIMIT without ORDER BY, so that which rows it returns is left to chance."""
+    words = [word.upper() for word in CLAUSES.findall(sql)]
+    if "LIMIT" not in words or words == ["SELECT", "ORDER", "LIMIT"]:
+        return False  # without parsing, which costs more than running most queries
+
     from sqlglot import exp
 
     tree = _parse(sql)
@@ -86,5 +101,7 @@ def quoted_names(sql: str) -> set[str]:
     tree = _parse(sql)
     if tree is None:
         return set()
-    own = {alias.alias.lower() for alias in tree.find_all(exp.Alias, exp.TableAlias, exp.CTE, exp.Subquery, exp.Table)}
+    # every name that stands where one is given: aliases, WITH names and their columns, windows
+    given = (exp.Alias, exp.TableAlias, exp.CTE, exp.Window)
+    own = {name.this.lower() for node in tree.find_all(*given) for name in _names_given(node)}
     return {name.this.lower() for name in tree.find_all(exp.Identifier) if name.args.get("quoted")} - own

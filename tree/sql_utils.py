@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tree.files import InputError
 from tree.gold_cache import GoldCache
-from tree.sandbox import Execution, Limits, Verdict, gold_result, judge, run
+from tree.sandbox import Execution, Limits, Verdict, judge, run, run_gold
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 2_000_000_000  # of SQLite's virtual machine
@@ -76,7 +76,7 @@ def _alarm(seconds: float):
 
 def _run_gold(path: str, sql: str, limits: Limits, cache: GoldCache) -> Execution:
     with _alarm(limits.timeout + KILL_AFTER):
-        return gold_result(path, sql, limits, cache)[0]
+        return run_gold(path, sql, limits, cache, keep=True)[0]
 
 
 def _run(path: str, sql: str, limits: Limits) -> Execution:
