@@ -729,3 +729,8 @@ def test_every_gold_query_of_the_demo_matches_itself(tmp_path):
             failed.append((row["SQL"], verdict))
     assert len(questions) >= 120
     assert failed == []
+
+
+def test_a_table_named_in_other_letters_is_no_constant(warehouse):
+    execution, _ = run_in_process(str(warehouse), "SELECT COUNT(*) FROM PRODUCT", PATIENT)
+    assert "constant" not in execution.flags

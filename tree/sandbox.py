@@ -91,6 +91,7 @@ class Verdict:
 # --- the guarded connection -----------------------------------------------------------------------------------------
 
 READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+ROWID_NAMES = frozenset({"rowid", "oid", "_rowid_"})  # that every table has
 READING_PRAGMAS = {"table_info", "table_xinfo", "table_list", "foreign_key_list", "index_list", "index_info"}
 INNER_PRAGMAS = {"data_version"}  # asked by full-text tables (FTS5) when they are read
 FORBIDDEN_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
@@ -118,6 +119,9 @@ class Database:
         self.deadline = 0.0
         self._warm_up()
         self.columns = self._column_names()
+        self.tables = {table.lower() for table in self.columns}
+        names = (name.lower() for table, columns in self.columns.items() for name in (table, *columns))
+        self.names = ROWID_NAMES.union(names)
         for limit, value in (
             (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
             (sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE),
@@ -151,7 +155,7 @@ class Database:
 
     def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if action == sqlite3.SQLITE_READ:
-            self.tables_read.add(first)
+            self.tables_read.add(first.lower())  # as written in count(*), as declared elsewhere
         if action in READING and not (action == sqlite3.SQLITE_FUNCTION and second.lower() in FORBIDDEN_FUNCTIONS):
             return sqlite3.SQLITE_OK
         # through pragma_table_info(…) and its like; `run` refuses the statements themselves
@@ -269,17 +273,15 @@ def _outcome_of(error: Exception) -> str:
 
 def _flags(sql: str, opened: Database) -> tuple[str, ...]:
     """Reasons to look twice at a query that ran: kept with the verdict, never acted on here."""
-    known = {name.lower() for table, columns in opened.columns.items() for name in (table, *columns)} | ROWID_NAMES
     found = {
-        "constant": not opened.tables_read & set(opened.columns),
-        "quoted_literal": '"' in sql and not quoted_names(sql) <= known,
+        "constant": opened.tables_read.isdisjoint(opened.tables),
+        "quoted_literal": '"' in sql and not quoted_names(sql) <= opened.names,
         "clock_or_random": clock_or_random(sql),
         "limit_without_order": limit_without_order(sql),
     }
     return tuple(flag for flag in FLAGS if found.get(flag))
 
 
-ROWID_NAMES = {"rowid", "oid", "_rowid_"}  # that every table has
 NO_SUCH = re.compile(r"no such (column|table): (.+)")
 
 
