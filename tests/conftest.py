@@ -66,6 +66,12 @@ def make_database(path: Path, script: str = SHOP) -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Gold results of tests stay out of the user's cache."""
+    os.environ["RESQLVER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """The database of a shop in BIRD's layout, tmp_path/databases/shop/shop.sqlite."""

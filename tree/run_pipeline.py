@@ -30,6 +30,8 @@ from tree.prompts import chat, task_prompt
 from tree.questions import limited, load_questions, shard
 from tree.tree_node import Question, RevisionTree, tree_from_json, tree_to_json
 
+SLOW_GOLD = 5.0  # seconds from which a gold query is listed
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -127,6 +129,8 @@ async def preflight(work: Shard, executor, args: argparse.Namespace) -> None:
     runs = [executor.run_gold(database_path(args.db_root, question.db_id), question.sql) for question in work.questions]
     results = await tqdm.gather(*runs, desc="gold queries", unit="query")
     for question, gold in zip(list(work.questions), results, strict=True):
+        if gold.seconds > SLOW_GOLD:
+            print(f"slow gold query: question {question.question_id} ({question.db_id}) took {gold.seconds:.1f} s")
         if gold.outcome == "empty" and not args.keep_empty_gold:
             work.skip(question, "gold query returns nothing")
         elif gold.outcome not in ("ok", "empty"):
