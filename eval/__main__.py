@@ -62,12 +62,15 @@ async def execute_again(trees: list[RevisionTree], args: argparse.Namespace) -> 
     ):
 
         async def one(tree: RevisionTree) -> list:
-            found = []
-            path = database_path(args.db_root, tree.question.db_id)
-            for node in tree.nodes.values():
-                found += check_verdict(node, await executor.judge(path, node.generated_sql, tree.question.sql))
-                bar.update()
-            return found
+            nodes, path = list(tree.nodes.values()), database_path(args.db_root, tree.question.db_id)
+            queries = [node.generated_sql for node in nodes]
+            verdicts = await executor.judge_all(path, queries, tree.question.sql)
+            bar.update(len(nodes))
+            return [
+                finding
+                for node, verdict in zip(nodes, verdicts, strict=True)
+                for finding in check_verdict(node, verdict)
+            ]
 
         return await asyncio.gather(*map(one, trees))
 

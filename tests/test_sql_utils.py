@@ -161,3 +161,13 @@ def test_check_database_names_the_trouble(tmp_path, shop):
     Path(f"{shop}-wal").write_bytes(b"unfinished")
     with pytest.raises(InputError, match="unfinished"):
         check_database(shop)
+
+
+def test_a_lost_worker_costs_the_guilty_candidate_of_a_node_only(shop):
+    """A candidate that hangs where only the kernel's alarm reaches it, among innocent ones of the same task."""
+    hang = "SELECT replace(hex(zeroblob(7900000)), '0', 'a') GLOB '*" + "a" * 40_000 + "b'"  # one step of many seconds
+    queries = ["SELECT COUNT(*) FROM product", hang, "SELECT 3", ""]
+    with Executor(workers=1, timeout=0.1) as executor:
+        verdicts = asyncio.run(executor.judge_all(shop, queries, "SELECT COUNT(*) FROM product"))
+    assert [verdict.ex for verdict in verdicts] == [True, False, True, False]
+    assert [verdict.execution.outcome for verdict in verdicts] == ["ok", "timeout", "ok", "no_sql"]

@@ -192,7 +192,7 @@ async def grow_all(work: Shard, args: argparse.Namespace, generator, executor, j
                 work.prompts[question.question_id],
                 growth,
                 generator.sample,
-                lambda sql: executor.judge(path, sql, question.sql),
+                lambda queries: executor.judge_all(path, queries, question.sql),
                 generator.fits,
             )
         journal.append(tree)

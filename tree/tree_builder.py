@@ -12,7 +12,7 @@ from tree.sql_text import canonical_sql
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
 Sample = Callable[[Sequence[prompts.Message], int, int], Awaitable[list[str]]]
-Judge = Callable[[str], Awaitable[Verdict]]
+Judge = Callable[[Sequence[str]], Awaitable[list[Verdict]]]
 Fits = Callable[[Sequence[prompts.Message]], bool]
 
 
@@ -48,8 +48,8 @@ async def grow(
 ) -> RevisionTree:
     """The revision tree of one question.
 
-    `task` is the initial prompt, `sample(messages, n, seed)` draws replies, `judge(sql)` runs a query and compares it
-    with gold, `fits(messages)` says whether a chat leaves room for a reply (a node whose chat does not is not revised).
+    `task` is the initial prompt, `sample(messages, n, seed)` draws replies, `judge(queries)` runs them and compares
+    them with gold, `fits(messages)` says whether a chat leaves room for a reply (else the node is not revised).
     Nodes are numbered breadth first whatever the order in which services answer, so the tree depends on their answers
     alone: a wrong, new query asks for its revisions as soon as it has its number, and does not wait for its level.
     """
@@ -59,7 +59,7 @@ async def grow(
     async def attempt(node_id: str, messages: list[prompts.Message]) -> list[tuple[str, Verdict]]:
         seed = node_seed(growth.seed, question.question_id, node_id)
         queries = [prompts.extract_sql(reply) for reply in await sample(messages, growth.sample_num, seed)]
-        return list(zip(queries, await asyncio.gather(*map(judge, queries)), strict=True))
+        return list(zip(queries, await judge(queries), strict=True))
 
     def commit(parent_id: str, sql: str, verdict: Verdict) -> TreeNode:
         key = canonical_sql(sql)
