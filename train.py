@@ -171,7 +171,7 @@ def draw_curve(history: list[dict], path: Path) -> None:
 
 
 def summary_metrics(history: list[dict]) -> dict:
-    """First and last training loss, the last validation, and the whole history."""
+    """First and last training loss, and the last validation (None without one)."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
     validations = [entry for entry in history if "eval_loss" in entry]
     last = validations[-1] if validations else {}
@@ -180,8 +180,19 @@ def summary_metrics(history: list[dict]) -> dict:
         "train_loss_last": losses[-1],
         "validation_loss": last.get("eval_loss"),
         "validation_accuracy": last.get("eval_accuracy"),
-        "history": history,
     }
+
+
+def write_results(output: Path, manifest, history: list[dict], counts: dict) -> None:
+    """metrics.json, training_curve.png and manifest.json beside the adapter, and one line on the terminal."""
+    metrics = counts | summary_metrics(history)
+    write_json(output / "metrics.json", metrics | {"history": history})
+    draw_curve(history, output / "training_curve.png")
+    manifest.write(output / "manifest.json", **metrics)
+    print(
+        f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
+        f"{metrics['seconds']:.0f} s; adapter, metrics and curve in {output}"
+    )
 
 
 def use_one_gpu_per_process() -> None:
@@ -248,27 +259,18 @@ def main() -> None:
     # --- training ---
     start = time.perf_counter()
     trainer.train()
-    seconds = time.perf_counter() - start
 
     # --- results ---
     trainer.save_model(settings.output_dir)
     if trainer.is_world_process_zero():
-        history = trainer.state.log_history
-        metrics = {
+        counts = {
             "train_pairs": len(train),
             "validation_pairs": len(validation),
             "dropped_pairs": dropped,
             "steps": trainer.state.global_step,
-            "seconds": round(seconds, 1),
-            **summary_metrics(history),
+            "seconds": round(time.perf_counter() - start, 1),
         }
-        write_json(output / "metrics.json", metrics)
-        draw_curve(history, output / "training_curve.png")
-        manifest.write(output / "manifest.json", **{key: value for key, value in metrics.items() if key != "history"})
-        print(
-            f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
-            f"{seconds:.0f} s; adapter, metrics and curve in {output}"
-        )
+        write_results(output, manifest, trainer.state.log_history, counts)
 
 
 if __name__ == "__main__":
