@@ -7,6 +7,8 @@ question after; a revision is a further turn of the same chat.
 import re
 from collections.abc import Sequence
 
+from tree.sql_text import COMMENT
+
 TASK = """\
 You write SQL for SQLite. Answer the question with one SELECT query over the database below. \
 Use only its tables and columns, with the values as they are stored. \
@@ -122,7 +124,6 @@ def _shortened(text: str) -> str:
 
 ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 FENCE = re.compile(r"```[ \t]*(sqlite|sql|\w*(?=[ \t]*\n))?[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
 QUERY = re.compile(r"\(*\s*(?:SELECT\b|VALUES\s*\(|WITH\s+(?:RECURSIVE\s+)?[\w\"`\[\]]+\s*(?:\([^)]*\)\s*)?AS\b)", re.I)
 BARE = re.compile(r"^[ \t]*" + QUERY.pattern, re.I | re.MULTILINE)
 

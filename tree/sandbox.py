@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 from tree.files import InputError
 from tree.gold_cache import GoldCache
-from tree.prompts import COMMENT, SHOWN_ROWS
-from tree.sql_text import clock_or_random, limit_without_order, orders_rows, quoted_names
+from tree.prompts import SHOWN_ROWS
+from tree.sql_text import clock_or_random, first_word, limit_without_order, orders_rows, quoted_names
 
 OUTCOMES = ("ok", "empty", "error", "denied", "timeout", "too_large", "not_a_query", "no_sql", "crashed")
 FLAGS = ("constant", "quoted_literal", "clock_or_random", "limit_without_order", "both_empty")
@@ -185,15 +185,6 @@ def database(path: str) -> Database:
 
 
 # --- one query ------------------------------------------------------------------------------------------------------
-
-
-def first_word(sql: str) -> str:
-    """The first word or sign after white space and comments, in upper case."""
-    sql = sql.replace("\ufeff", " ")  # a byte order mark is white space to SQLite
-    position = 0
-    while (match := COMMENT.match(sql, position)) and match.end() > position:
-        position = match.end()
-    return re.compile(r"\w+|\S|\Z").match(sql, position).group().upper()
 
 
 def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = None) -> tuple[Execution, list[Row]]:

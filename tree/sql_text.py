@@ -6,6 +6,18 @@ import re
 MAX_PARSED = 20_000  # characters; longer text is model noise and only costs parsing time
 
 
+COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
+
+
+def first_word(sql: str) -> str:
+    """The first word or sign after white space and comments, in upper case."""
+    sql = sql.replace("\ufeff", " ")  # a byte order mark is white space to SQLite
+    position = 0
+    while (match := COMMENT.match(sql, position)) and match.end() > position:
+        position = match.end()
+    return re.compile(r"\w+|\S|\Z").match(sql, position).group().upper()
+
+
 @functools.lru_cache(maxsize=8192)
 def _parse(sql: str):
     """sqlglot's tree of the first statement, or None when sqlglot cannot read it."""
