@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tree.prompts import MAX_FEEDBACK, chat, execution_feedback, extract_sql, revision_turn, task_prompt
+from tree.prompts import (
+    MAX_FEEDBACK,
+    REVISIONS,
+    Attempt,
+    chat,
+    execution_feedback,
+    extract_sql,
+    revision_chat,
+    revision_text,
+    task_prompt,
+)
 from tree.sandbox import OUTCOMES
 
 REPLIES = {
@@ -61,9 +71,18 @@ def test_questions_of_a_database_share_their_prefix():
     assert one.index(schema) < one.index("many refers to") < one.index("How many?")
 
 
-def test_a_revision_continues_the_same_chat():
-    turns = [("SELECT 1", revision_turn("The query failed: x")), ("SELECT 2", revision_turn("no rows"))]
-    first, second, third = chat("task"), chat("task", turns[:1]), chat("task", turns)
+def test_a_chat_revision_continues_the_same_chat():
+    attempts = [Attempt("SELECT 1", "The query failed: x"), Attempt("SELECT 2", "no rows")]
+    first, second, third = (revision_chat("chat", "task", attempts[:count]) for count in range(3))
     assert second[: len(first)] == first and third[: len(second)] == second
     assert [message["role"] for message in third] == ["user", "assistant", "user", "assistant", "user"]
     assert extract_sql(third[3]["content"]) == "SELECT 2"
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_revision_shares_the_prompt_of_the_first_attempts(revision):
+    attempts = [Attempt("SELECT 1", "The query failed: x"), Attempt("SELECT 2", "no rows")]
+    assert revision_chat(revision, "task", []) == chat("task")
+    messages = revision_chat(revision, "task", attempts)
+    assert messages[0]["role"] == "user" and messages[0]["content"].startswith("task")
+    assert messages[-1]["content"].endswith(revision_text(revision, attempts))

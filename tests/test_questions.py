@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import assert_one_line_error, run_script
-from tree.questions import limited, shard
+from tree.questions import by_database, estimated_cost, limited, shards
 from tree.tree_node import Question
 
 ROWS = [{"db_id": "a", "question": f"q{i}", "evidence": "é", "SQL": "SELECT 1"} for i in range(3)]
@@ -69,20 +69,36 @@ def test_broken_question_files(tmp_path, content):
     assert_one_line_error(add_ids(path), str(path))
 
 
-questions = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60).map(
-    lambda names: [Question(i, db_id, "q", "", "SELECT 1") for i, db_id in enumerate(names)]
+questions = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 300)), min_size=1, max_size=60).map(
+    lambda rows: [Question(i, db_id, "q", "", "x" * length) for i, (db_id, length) in enumerate(rows)]
 )
 
 
 @given(questions, st.integers(1, 8), st.integers())
-def test_shards_hold_whole_databases_each_question_once_in_any_order(rows, shards, seed):
-    parts = [shard(rows, number, shards) for number in range(shards)]
+def test_shards_hold_each_question_once_in_any_order(rows, number, seed):
+    parts = shards(rows, number)
     assert sorted(q.question_id for part in parts for q in part) == [q.question_id for q in rows]
-    assert all(
-        not {q.db_id for q in one} & {q.db_id for q in other} for one in parts for other in parts if one is not other
-    )
-    shuffled = random.Random(seed).sample(rows, len(rows))
-    assert parts == [shard(shuffled, number, shards) for number in range(shards)]
+    assert all(part == by_database(part) for part in parts)
+    share = sum(map(estimated_cost, rows)) / number
+    assert all(parts) or any(estimated_cost(q) > share for q in rows)
+    assert parts == shards(random.Random(seed).sample(rows, len(rows)), number)
+
+
+@given(questions, st.integers(1, 8))
+def test_only_a_database_that_exceeds_a_share_is_cut(rows, number):
+    share = sum(map(estimated_cost, rows)) / number
+    places = Counter(db_id for part in shards(rows, number) for db_id in {q.db_id for q in part})
+    for db_id, pieces in places.items():
+        cost = sum(estimated_cost(q) for q in rows if q.db_id == db_id)
+        assert pieces == 1 or cost > share
+
+
+@given(questions, st.integers(1, 8))
+def test_shards_are_balanced(rows, number):
+    """No shard exceeds its share by more than the largest piece, a share and one question."""
+    share = sum(map(estimated_cost, rows)) / number
+    loads = [sum(map(estimated_cost, part)) for part in shards(rows, number)]
+    assert max(loads) <= 2 * share + 2 * max(map(estimated_cost, rows))
 
 
 @given(questions, st.integers(1, 60))

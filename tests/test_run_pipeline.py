@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import QUESTIONS, assert_one_line_error, run_script
 from tree import generator, run_pipeline
 from tree.dpo_extractor import extract_pairs
+from tree.prompts import Reply
 from tree.tree_node import tree_from_json
 
 WRONG = ["SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", 'SELECT COUNT(*) FROM "order"', None]
@@ -28,10 +29,10 @@ class FakeGenerator:
         self.requests += 1
         gold = next(sql for question, sql in QUESTIONS if messages[0]["content"].endswith(question))
         drawn = random.Random(seed).choices([gold, *WRONG], k=n)
-        return [f"```sql\n{sql}\n```" if sql else "I cannot say." for sql in drawn]
+        return [Reply(f"```sql\n{sql}\n```" if sql else "I cannot say.", 10) for sql in drawn]
 
     def counts(self) -> dict[str, int]:
-        return {"requests": self.requests}
+        return {"requests": self.requests, "prompt_tokens": 9, "cached_prompt_tokens": 3, "output_tokens": 8}
 
     def close(self) -> None:
         pass
@@ -105,7 +106,7 @@ def test_questions_without_usable_gold_are_skipped_with_the_reason(pipeline, dat
 
 def test_a_prompt_that_is_too_long_is_skipped_with_the_reason(pipeline, dataset, tmp_path):
     rows = read(dataset)
-    rows[0]["evidence"] = "word " * 2_000
+    rows[0]["evidence"] = "word " * 4_000
     dataset.write_text(json.dumps(rows))
     folder = pipeline(tmp_path / "out")
     (skipped,) = read(folder / "manifest.json")["counts"]["skipped_questions"]
@@ -153,7 +154,7 @@ def spoil_database(dataset):
         (spoil_database, (), ["store.sqlite", "not a SQLite database"]),
         (None, ("--data", "nowhere.json"), ["nowhere.json"]),
         (None, ("--model", "nowhere"), ["nowhere", "download_model.sh"]),
-        (None, ("--num_shards", "5", "--shard_id", "4"), ["no questions"]),
+        (None, ("--num_shards", "20", "--shard_id", "19"), ["no questions"]),
         (None, ("--shard_id", "1"), ["--shard_id 1"]),
         (None, ("--sample_num", "0"), ["--sample_num 0"]),
         (None, ("--max_model_len", "100"), ["--max_model_len 100"]),

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tree.prompts import Message
+from tree.prompts import Message, Reply
 
 CPU_KV_CACHE = 4  # GiB
+GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
+CPU_BATCHED_TOKENS = 8_192
 
 
 @dataclass(frozen=True)
@@ -28,60 +30,97 @@ def _prepare_cpu() -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_KV_CACHE))
 
 
-def _engine_settings(on_gpu: bool) -> dict:
-    if on_gpu:
-        return {"dtype": "auto"}
-    # vLLM's CPU sampler dies on seeded requests when a prompt is prefilled in chunks, so a step must hold every prompt
-    # in flight; eager because compiling takes longer than it saves on runs of this size
-    return {"dtype": "bfloat16", "enforce_eager": True, "max_num_batched_tokens": 65_536}
+@dataclass(frozen=True)
+class EngineSettings:
+    """Settings of vLLM's engine; 0 stands for what suits the machine.
+
+    `max_model_len` is the longest prompt plus reply in tokens, `max_num_seqs` how many replies are written at the same
+    time, `max_num_batched_tokens` how many tokens one step computes, `gpu_memory` the share of the GPU's memory
+    (no effect on a CPU), `dtype` "auto" or a name that vLLM knows.
+    """
+
+    max_model_len: int
+    max_num_seqs: int = 0
+    max_num_batched_tokens: int = 0
+    gpu_memory: float = 0.9
+    dtype: str = "auto"
+    seed: int = 0
+
+
+def on_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def sequences_at_once(asked: int = 0) -> int:
+    """How many replies the engine writes at the same time: as asked, or what suits the machine."""
+    return asked or (GPU_SEQUENCES if on_gpu() else CPU_SEQUENCES)
+
+
+def _engine_arguments(settings: EngineSettings) -> dict:
+    arguments = {"dtype": settings.dtype, "max_num_batched_tokens": settings.max_num_batched_tokens or None}
+    if on_gpu():
+        return arguments
+    arguments["dtype"] = "bfloat16" if settings.dtype == "auto" else settings.dtype
+    # vLLM's CPU sampler dies on a seeded request whose prompt is prefilled in chunks, so prompts stay whole
+    arguments["enable_chunked_prefill"] = False
+    arguments["max_num_batched_tokens"] = max(
+        settings.max_model_len, settings.max_num_batched_tokens or CPU_BATCHED_TOKENS
+    )
+    arguments["enforce_eager"] = True  # compiling takes longer than it saves on runs of this size
+    return arguments
+
+
+def load_tokenizer(model: Path):
+    """The tokenizer of a model folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
+
+
+def encode(tokenizer, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a chat, through the model's own template, ready for the assistant's reply."""
+    return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
 
 
 class Generator:
     """vLLM's asynchronous engine with prefix caching, behind `await sample(messages, n, seed)`.
 
-    Create it inside the running event loop: starting takes half a minute or more. `max_model_len` is the longest
-    prompt plus reply, in tokens; `gpu_memory` is the share of the GPU's memory (no effect on a CPU).
+    Create it inside the running event loop: starting takes half a minute or more.
     """
 
-    def __init__(self, model: Path, sampling: Sampling, max_model_len: int, gpu_memory: float, seed: int):
+    def __init__(self, model: Path, tokenizer, sampling: Sampling, settings: EngineSettings):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        import torch
-
-        on_gpu = torch.cuda.is_available()
-        if not on_gpu:
+        if not on_gpu():
             _prepare_cpu()
-        from transformers import AutoTokenizer
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.sampling = sampling
-        self.max_prompt_tokens = max_model_len - sampling.max_tokens
+        self.tokenizer, self.sampling = tokenizer, sampling
+        self.max_prompt_tokens = settings.max_model_len - sampling.max_tokens
         self.requests = self.output_tokens = self.prompt_tokens = self.cached_tokens = 0
         self._numbers = itertools.count()
         self._engine = AsyncLLM.from_engine_args(
             AsyncEngineArgs(
                 model=str(model),
-                max_model_len=max_model_len,
+                max_model_len=settings.max_model_len,
+                max_num_seqs=sequences_at_once(settings.max_num_seqs),
                 enable_prefix_caching=True,
-                gpu_memory_utilization=gpu_memory,
-                seed=seed,
+                gpu_memory_utilization=settings.gpu_memory,
+                seed=settings.seed,
                 disable_log_stats=True,
-                **_engine_settings(on_gpu),
+                **_engine_arguments(settings),
             )
         )
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a chat, through the model's own template, ready for the assistant's reply."""
-        return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
-
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether the chat leaves room for a whole reply."""
-        return len(self.encode(messages)) <= self.max_prompt_tokens
+        return len(encode(self.tokenizer, messages)) <= self.max_prompt_tokens
 
-    async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[str]:
+    async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
         """`n` replies to one chat, in one request. The same seed gives the same replies as far as the engine is
         deterministic (batching changes sums in the last bits, on GPU and CPU alike)."""
         from vllm import SamplingParams, TokensPrompt
@@ -95,7 +134,7 @@ class Generator:
             max_tokens=self.sampling.max_tokens,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        prompt = TokensPrompt(prompt_token_ids=self.encode(messages))
+        prompt = TokensPrompt(prompt_token_ids=encode(self.tokenizer, messages))
         renderer = self._engine.renderer
         (engine_input,) = renderer.render_cmpl([prompt], renderer.default_cmpl_tok_params)
         async for output in self._engine.generate(engine_input, parameters, request_id=str(next(self._numbers))):
@@ -104,7 +143,8 @@ class Generator:
         self.prompt_tokens += len(final.prompt_token_ids)
         self.cached_tokens += final.num_cached_tokens or 0
         self.output_tokens += sum(len(reply.token_ids) for reply in final.outputs)
-        return [reply.text for reply in sorted(final.outputs, key=lambda reply: reply.index)]
+        replies = sorted(final.outputs, key=lambda reply: reply.index)
+        return [Reply(reply.text, len(reply.token_ids)) for reply in replies]
 
     def counts(self) -> dict[str, int]:
         """Requests made, and their tokens in and out; cached prompt tokens were not computed again."""

@@ -6,6 +6,7 @@ question after; a revision is a further turn of the same chat.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tree.sql_text import COMMENT
 
@@ -20,11 +21,31 @@ Database:
 
 {evidence}Question: {question}"""
 
-REVISION = """\
+# --- revisions: how a wrong query goes back to the model --------------------------------------------------------------
+# chat    a further turn of the same chat: the query as assistant, its feedback as user, all attempts of the path
+# quoted  the task again, with the last attempt and its feedback quoted below
+# error   the task again, with the last attempt's feedback, the query itself not shown
+# again   the task again and nothing else: another attempt, which must only differ from those before
+REVISIONS = ("again", "error", "quoted", "chat")
+
+CHAT_TURN = """\
 {feedback}
 
 The query does not answer the question. Find the mistake and write a corrected query that is different from the ones \
 before. Reply with the query in a ```sql block and nothing else."""
+
+QUOTED = """
+
+An earlier attempt was wrong:
+```sql
+{sql}
+```
+{feedback}
+Write a different query that answers the question."""
+
+ERROR = """
+
+An earlier query was wrong. {feedback}"""
 
 NO_SQL = "Your reply holds no SQL query."
 MAX_FEEDBACK = 1_000  # characters
@@ -41,9 +62,43 @@ def task_prompt(schema: str, question: str, evidence: str) -> str:
     return TASK.format(schema=schema.strip(), evidence=hint, question=question.strip())
 
 
-def revision_turn(feedback: str) -> str:
-    """The user turn that hands a wrong query's feedback back and asks for a revision."""
-    return REVISION.format(feedback=feedback)
+@dataclass(frozen=True)
+class Attempt:
+    """A wrong query and what running it said."""
+
+    sql: str
+    feedback: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's reply, and the number of tokens that it took."""
+
+    text: str
+    tokens: int
+
+
+def revision_text(revision: str, attempts: Sequence[Attempt]) -> str:
+    """What a request for a revision adds to what was said before; `attempts` are those of the path, the last to revise.
+
+    For "chat" it is the next user turn, else what stands below the task.
+    """
+    last = attempts[-1]
+    return {
+        "chat": lambda: CHAT_TURN.format(feedback=last.feedback),
+        "quoted": lambda: QUOTED.format(sql=last.sql, feedback=last.feedback),
+        "error": lambda: ERROR.format(feedback=last.feedback),
+        "again": lambda: "",
+    }[revision]()
+
+
+def revision_chat(revision: str, task: str, attempts: Sequence[Attempt]) -> list[Message]:
+    """Chat messages that ask for first attempts (no `attempts`) or for revisions of the last attempt."""
+    if not attempts:
+        return chat(task)
+    if revision != "chat":
+        return chat(task + revision_text(revision, attempts))
+    return chat(task, [(attempt.sql, revision_text(revision, [attempt])) for attempt in attempts])
 
 
 def chat(task: str, turns: Sequence[tuple[str, str]] = ()) -> list[Message]:

@@ -1,5 +1,7 @@
 """The question file -> questions, ordered and sharded by database."""
 
+import itertools
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from tree.files import InputError, read_rows
 from tree.tree_node import Question
 
 COLUMNS = {"question_id": int, "db_id": str, "question": str, "SQL": str}
+QUERIES_PER_TREE = 16  # that are written on average
 ADD_IDS = "run `python add_question_id.py --file {path}` first"
 
 
@@ -47,18 +50,50 @@ def by_database(questions: Sequence[Question]) -> list[Question]:
     return sorted(questions, key=lambda question: (question.db_id, question.question_id))
 
 
-def shard(questions: Sequence[Question], number: int, shards: int) -> list[Question]:
-    """Shard `number` of `shards`: whole databases, largest first onto the shard with the fewest questions so far.
-
-    The same for any order of the input.
+def estimated_cost(question: Question) -> int:
+    """What a question's tree costs, in characters: its own part of the prompt is read once, then queries about as long
+    as gold are written. Only ratios between questions mean something.
     """
-    counts = Counter(question.db_id for question in questions)
-    loads = [0] * shards
-    place = {}
-    for db_id, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        place[db_id] = loads.index(min(loads))
-        loads[place[db_id]] += count
-    return by_database([question for question in questions if place[question.db_id] == number])
+    return len(question.question) + len(question.evidence) + QUERIES_PER_TREE * len(question.sql)
+
+
+def shards(questions: Sequence[Question], number: int) -> list[list[Question]]:
+    """`number` shards of about equal estimated cost, each ordered by database; the same for any order of the input.
+
+    Databases stay whole, so that a schema is read by one engine only; one that alone exceeds a shard's share is cut
+    into the fewest pieces that do not. Pieces go, largest first, to the shard with the least so far (Graham's
+    longest-processing-time rule). A shard is empty only when one question
+    alone exceeds a share.
+    """
+    share = sum(map(estimated_cost, questions)) / number
+    pieces = [
+        piece
+        for _, group in itertools.groupby(by_database(questions), key=lambda question: question.db_id)
+        for piece in _pieces(list(group), share)
+    ]
+    pieces.sort(key=lambda piece: (-sum(map(estimated_cost, piece)), piece[0].db_id, piece[0].question_id))
+    found: list[list[Question]] = [[] for _ in range(number)]
+    loads = [0] * number
+    for piece in pieces:
+        lightest = loads.index(min(loads))
+        found[lightest] += piece
+        loads[lightest] += sum(map(estimated_cost, piece))
+    return [by_database(members) for members in found]
+
+
+def _pieces(questions: list[Question], share: float) -> list[list[Question]]:
+    """The questions of one database in runs of about equal cost: one, or more when their cost exceeds `share`."""
+    total = sum(map(estimated_cost, questions))
+    count = min(len(questions), math.ceil(total / share))
+    pieces: list[list[Question]] = []
+    before = 0
+    for number, question in enumerate(questions):
+        questions_left, pieces_left = len(questions) - number, count - len(pieces)
+        if not pieces or before * count >= total * len(pieces) or questions_left == pieces_left:
+            pieces.append([])
+        pieces[-1].append(question)
+        before += estimated_cost(question)
+    return pieces
 
 
 def limited(questions: Sequence[Question], limit: int) -> list[Question]:

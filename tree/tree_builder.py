@@ -7,28 +7,59 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tree import prompts
+from tree.prompts import Attempt, Message
 from tree.sandbox import Verdict
 from tree.sql_text import canonical_sql
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
-Sample = Callable[[Sequence[prompts.Message], int, int], Awaitable[list[str]]]
+Sample = Callable[[Sequence[Message], int, int], Awaitable[list[prompts.Reply]]]
 Judge = Callable[[Sequence[str]], Awaitable[list[Verdict]]]
-Fits = Callable[[Sequence[prompts.Message]], bool]
+Fits = Callable[[Sequence[Message]], bool]
+Path = tuple[int, ...]  # the place of a node: which first attempt, which of its revisions, …; () is the initial prompt
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How far a tree grows: `max_depth` levels, `sample_num` samples of each prompt; `feedback` "own" or "oracle"."""
+    """How a tree grows: `num_roots` first attempts, `sample_num` revisions of each wrong query, `max_depth` levels.
+
+    No revisions are asked for that would take the tree over `max_nodes`, or once it has `stop_after` correct nodes
+    (0 = no such bound). A query that repeats one on its way is drawn again, `redraws` times at most. `revision` is one
+    of `prompts.REVISIONS`, `feedback` "own" or "oracle".
+    """
 
     max_depth: int
+    num_roots: int
     sample_num: int
+    max_nodes: int = 0
+    stop_after: int = 0
+    redraws: int = 0
+    revision: str = prompts.REVISIONS[0]
     feedback: str = "own"
     seed: int = 0
 
 
-def node_seed(run_seed: int, question_id: int, node_id: str) -> int:
-    """Seed of the request made at a node: 31 bits that depend on nothing else, so order and sharding change nothing."""
-    digest = hashlib.sha256(f"{run_seed}/{question_id}/{node_id}".encode()).digest()
+@dataclass(frozen=True)
+class Place:
+    """A place in the tree where queries are asked for: the attempts on the way there and their siblings' queries."""
+
+    path: Path = ()
+    attempts: tuple[Attempt, ...] = ()
+    seen: frozenset[str] = frozenset()  # canonical
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query as it came back: what it took to write, and what running it said."""
+
+    sql: str
+    tokens: int
+    verdict: Verdict
+    feedback: str
+
+
+def node_seed(run_seed: int, question_id: int, path: Path, draw: int = 0) -> int:
+    """Seed of a request: 31 bits that depend on its place and nothing else, so order and sharding change nothing."""
+    digest = hashlib.sha256(f"{run_seed}/{question_id}/{path}/{draw}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
@@ -50,53 +81,128 @@ async def grow(
 
     `task` is the initial prompt, `sample(messages, n, seed)` draws replies, `judge(queries)` runs them and compares
     them with gold, `fits(messages)` says whether a chat leaves room for a reply (else the node is not revised).
-    Nodes are numbered breadth first whatever the order in which services answer, so the tree depends on their answers
-    alone: a wrong, new query asks for its revisions as soon as it has its number, and does not wait for its level.
+
+    Revisions are asked for the moment their parent's verdict is known. Nodes get their numbers breadth first,
+    whatever the order in which the services answer, and only then is it certain which of them are revised: a query
+    that an earlier cousin has written too is not, and what was asked for it is thrown away. So the tree depends on
+    the services' answers alone.
     """
-    tree = RevisionTree(question, task, growth.feedback)
-    seen: dict[str, str] = {}
+    growing = _Growing(question, task, growth, sample, judge, fits)
+    try:
+        return await growing.run()
+    finally:
+        growing.abandon(())
 
-    async def attempt(node_id: str, messages: list[prompts.Message]) -> list[tuple[str, Verdict]]:
-        seed = node_seed(growth.seed, question.question_id, node_id)
-        queries = [prompts.extract_sql(reply) for reply in await sample(messages, growth.sample_num, seed)]
-        return list(zip(queries, await judge(queries), strict=True))
 
-    def commit(parent_id: str, sql: str, verdict: Verdict) -> TreeNode:
-        key = canonical_sql(sql)
-        node = tree.add(
+class _Growing:
+    def __init__(self, question: Question, task: str, growth: Growth, sample: Sample, judge: Judge, fits: Fits):
+        self.question, self.task, self.growth = question, task, growth
+        self.sample, self.judge, self.fits = sample, judge, fits
+        self.tree = RevisionTree(question, task, growth.feedback, growth.revision)
+        self.first_of: dict[str, str] = {}  # canonical query -> the node that wrote it first
+        self.asked: dict[Path, asyncio.Task[list[tuple[Answer, Place | None]]]] = {}
+
+    async def run(self) -> RevisionTree:
+        root = Place()
+        self.ask(root)
+        waiting: deque[tuple[str, Place]] = deque([(INITIAL, root)])
+        planned = self.growth.num_roots
+        while waiting:
+            parent_id, place = waiting.popleft()
+            answers = await self.asked[place.path]
+            nodes = [self.commit(parent_id, answer) for answer, _ in answers]
+            correct = sum(node.is_correct for node in self.tree.nodes.values())
+            for number, (node, (_, child)) in enumerate(zip(nodes, answers, strict=True)):
+                if child and not node.duplicate_of and self.affordable(planned, correct):
+                    planned += self.growth.sample_num
+                    node.input_seq = prompts.revision_text(self.growth.revision, child.attempts)
+                    self.ask(child)
+                    waiting.append((node.node_id, child))
+                else:
+                    self.abandon((*place.path, number))
+        return self.tree
+
+    def ask(self, place: Place) -> None:
+        if place.path not in self.asked:
+            self.asked[place.path] = asyncio.create_task(self.attempt(place))
+
+    def abandon(self, path: Path) -> None:
+        """Throw away what was asked for at a place and below."""
+        for asked in [asked for asked in self.asked if asked[: len(path)] == path]:
+            self.asked.pop(asked).cancel()
+
+    def affordable(self, planned: int, correct: int) -> bool:
+        growth = self.growth
+        within = not growth.max_nodes or planned + growth.sample_num <= growth.max_nodes
+        return within and not (growth.stop_after and correct >= growth.stop_after)
+
+    async def attempt(self, place: Place) -> list[tuple[Answer, Place | None]]:
+        """Ask for queries at a place, judge them, and at once ask for revisions; each answer with its next place."""
+        drawn = await self.draw(place)
+        # shielded, because cancelling a task that runs in a worker would cost the worker
+        verdicts = await asyncio.shield(self.judge([sql for sql, _ in drawn]))
+        answers = [
+            Answer(*query, verdict, feedback_text(verdict, self.growth.feedback))
+            for query, verdict in zip(drawn, verdicts, strict=True)
+        ]
+        children = self.children(place, answers)
+        correct = sum(verdict.ex for verdict in verdicts)
+        for child in children:
+            if child and self.affordable(self.nodes_asked_for(), correct):
+                self.ask(child)
+        return list(zip(answers, children, strict=True))
+
+    def nodes_asked_for(self) -> int:
+        return self.growth.num_roots + self.growth.sample_num * (len(self.asked) - 1)
+
+    async def draw(self, place: Place) -> list[tuple[str, int]]:
+        """Queries at a place, each with the tokens it took; one that repeats what was seen is drawn again."""
+        messages = prompts.revision_chat(self.growth.revision, self.task, place.attempts)
+        count = self.growth.sample_num if place.path else self.growth.num_roots
+        queries, tokens = [""] * count, [0] * count
+        seen, missing = set(place.seen), list(range(count))
+        for draw in range(1 + self.growth.redraws):
+            seed = node_seed(self.growth.seed, self.question.question_id, place.path, draw)
+            replies = await self.sample(messages, len(missing), seed)
+            repeated = []
+            for slot, reply in zip(missing, replies, strict=True):
+                queries[slot] = prompts.extract_sql(reply.text)
+                tokens[slot] += reply.tokens
+                key = canonical_sql(queries[slot])
+                if key in seen:
+                    repeated.append(slot)
+                seen.add(key)
+            missing = repeated
+            if not missing:
+                break
+        return list(zip(queries, tokens, strict=True))
+
+    def children(self, place: Place, answers: list[Answer]) -> list[Place | None]:
+        """Where each answer would be revised; None for one that is right, a repetition, too deep or too long."""
+        seen = place.seen.union(canonical_sql(answer.sql) for answer in answers)
+        known, found = set(place.seen), []
+        for number, answer in enumerate(answers):
+            key = canonical_sql(answer.sql)
+            attempt = Attempt(answer.sql, answer.feedback)
+            child = Place((*place.path, number), (*place.attempts, attempt), seen)
+            wanted = not answer.verdict.ex and key not in known and len(child.path) < self.growth.max_depth
+            messages = prompts.revision_chat(self.growth.revision, self.task, child.attempts)
+            found.append(child if wanted and self.fits(messages) else None)
+            known.add(key)
+        return found
+
+    def commit(self, parent_id: str, answer: Answer) -> TreeNode:
+        key, verdict = canonical_sql(answer.sql), answer.verdict
+        node = self.tree.add(
             parent_id,
-            generated_sql=sql,
-            execution_feedback=feedback_text(verdict, growth.feedback),
+            generated_sql=answer.sql,
+            execution_feedback=answer.feedback,
             outcome=verdict.execution.outcome,
             is_correct=verdict.ex,
             strict_match=verdict.strict,
             flags=list(verdict.execution.flags),
-            duplicate_of=seen.get(key),
+            tokens=answer.tokens,
+            duplicate_of=self.first_of.get(key),
         )
-        seen.setdefault(key, node.node_id)
+        self.first_of.setdefault(key, node.node_id)
         return node
-
-    def revision(node: TreeNode) -> list[prompts.Message] | None:
-        if node.is_correct or node.duplicate_of or node.d == growth.max_depth:
-            return None
-        turn = prompts.revision_turn(node.execution_feedback)
-        turns = [(up.generated_sql, up.input_seq or turn) for up in tree.path(node)]
-        messages = prompts.chat(task, turns)
-        if not fits(messages):
-            return None
-        node.input_seq = turn
-        return messages
-
-    waiting = deque([(INITIAL, asyncio.create_task(attempt(INITIAL, prompts.chat(task))))])
-    try:
-        while waiting:
-            parent_id, answers = waiting[0]
-            for sql, verdict in await answers:
-                node = commit(parent_id, sql, verdict)
-                if messages := revision(node):
-                    waiting.append((node.node_id, asyncio.create_task(attempt(node.node_id, messages))))
-            waiting.popleft()
-    finally:
-        for _, answers in waiting:
-            answers.cancel()
-    return tree

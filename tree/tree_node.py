@@ -27,8 +27,9 @@ class TreeNode:
     `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of DESIGN's closed set of execution
     outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order
     (None in files that do not say). `flags` are reasons to doubt the verdict, see `tree.sandbox.FLAGS`.
-    `input_seq` is the user turn that asked for this node's revision, "" when it was never revised: the whole prompt
-    of a revision is the task, then SQL and `input_seq` of each node on the path.
+    `input_seq` is what the request for this node's revision added to the prompt, "" when it was never revised (or when
+    the revision is another attempt at the bare task); see `RevisionTree.revision`.
+    `tokens` is how many tokens writing it took, None in files that do not say.
     `revision_distance`: revisions to the nearest correct query below (0 = correct), None when none was reached.
     """
 
@@ -42,6 +43,7 @@ class TreeNode:
     is_correct: bool
     strict_match: bool | None = None
     flags: list[str] = field(default_factory=list)
+    tokens: int | None = None
     input_seq: str = ""
     duplicate_of: str | None = None
     children_ids: list[str] = field(default_factory=list)
@@ -56,13 +58,15 @@ class TreeNode:
 class RevisionTree:
     """All attempts at one question: a forest whose roots are the first samples (children of `node_initial`).
 
-    `prompt` is what the generator saw as the initial task; `feedback` is the mode ("own" or "oracle") that revisions
-    were asked with.
+    `prompt` is what the generator saw as the initial task; `feedback` ("own" or "oracle") and `revision` (one of
+    `tree.prompts.REVISIONS`) are the ways in which revisions were asked for. With "chat" the whole prompt of a revision
+    is the task, then SQL and `input_seq` of each node on the path, else the task and the node's `input_seq`.
     """
 
     question: Question
     prompt: str
     feedback: str = "own"
+    revision: str = "chat"
     nodes: dict[str, TreeNode] = field(default_factory=dict)
 
     def add(self, parent_id: str, **content) -> TreeNode:
@@ -115,6 +119,7 @@ def tree_to_json(tree: RevisionTree) -> dict:
         **({"difficulty": question.difficulty} if question.difficulty else {}),
         "SQL": question.sql,
         "feedback": tree.feedback,
+        "revision": tree.revision,
         "node_initial": {"input_seq": tree.prompt},
         "nodes": {node_id: _node_to_json(node, distances[node_id]) for node_id, node in tree.nodes.items()},
         "max_depth": tree.max_depth,
@@ -135,6 +140,7 @@ def _node_to_json(node: TreeNode, distance: int | None) -> dict:
         "is_correct": node.is_correct,
         "strict_match": node.strict_match,
         "flags": list(node.flags),
+        "tokens": node.tokens,
         "input_seq": node.input_seq,
         "revision_distance": distance,
         **({"duplicate_of": node.duplicate_of} if node.duplicate_of else {}),
@@ -159,7 +165,7 @@ def tree_from_json(content: dict) -> RevisionTree:
         prompt = (content.get("node_initial") or {}).get("input_seq", "")
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a revision tree ({type(error).__name__}: {error})") from None
-    return RevisionTree(question, prompt, content.get("feedback", "own"), nodes)
+    return RevisionTree(question, prompt, content.get("feedback", "own"), content.get("revision", "chat"), nodes)
 
 
 def _node_from_json(node_id: str, node: dict) -> TreeNode:
@@ -175,6 +181,7 @@ def _node_from_json(node_id: str, node: dict) -> TreeNode:
         is_correct=node["is_correct"],
         strict_match=node.get("strict_match"),
         flags=list(node.get("flags", ())),
+        tokens=node.get("tokens"),
         input_seq=node.get("input_seq", ""),
         duplicate_of=node.get("duplicate_of"),
         children_ids=list(node.get("children_ids", ())),
