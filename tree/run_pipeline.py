@@ -33,7 +33,7 @@ from tree.tree_node import Question, tree_from_json
 ROOM_PER_LEVEL = 512  # tokens that a revision's prompt adds for each level above it
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     add = parser.add_argument_group("questions and files").add_argument
@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = half of the cores, at most 16)")
     add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def check_settings(args: argparse.Namespace) -> None:

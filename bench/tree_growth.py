@@ -1,0 +1,231 @@
+"""What growing trees costs: against the engine's own limit, against the common way, and with more questions.
+
+    python bench/tree_growth.py --model Qwen2.5-Coder-0.5B-Instruct            # the bundled demo, or BIRD in data/train
+    python bench/tree_growth.py --model Qwen2.5-Coder-0.5B-Instruct --data train.json --db_root train_databases \\
+        --per_database 4 --questions 48 --many 192
+
+One engine serves everything, its prefix cache emptied before each measurement; times are from after its start. Trees
+grow as `python -m tree.run_pipeline` grows them with its default settings, except for what is given here.
+
+(a) limit: the pipeline's requests are recorded and sent again all at once (same prompts, n and seeds); wall time of
+    that over the pipeline's, each per output token, because batching in another order changes a few replies.
+(b) common way: one tree after another, level by level; a prompt repeated for each sample; a revision's prompt begins
+    with the feedback, so that it shares nothing with the first; a pool spawned per level, gold executed again for each
+    candidate. Measured on fewer questions, as nodes per second.
+(c) linear: questions per second with few and with many questions (whole databases of equal size), and how the
+    memory of this process grows while trees finish.
+Also printed: how many replies the engine repeats for the same seed, and how many trees are the same when fewer are
+in flight.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sql_execution import Candidate, common_task  # noqa: E402
+
+from tree import prompts, run_pipeline  # noqa: E402
+from tree.files import InputError, run_script  # noqa: E402
+from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
+from tree.journal import Journal  # noqa: E402
+from tree.model_folder import check_model_folder  # noqa: E402
+from tree.preflight import Work, check_gold, prompt_lengths, read_schemas  # noqa: E402
+from tree.questions import by_database, load_questions  # noqa: E402
+from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
+from tree.tree_node import Question  # noqa: E402
+
+
+def choose(questions: Sequence[Question], count: int, per_database: int) -> list[Question]:
+    """`count` questions, `per_database` of each database; a smaller count gives a part of a larger."""
+    groups = {
+        db_id: sorted(group, key=lambda question: sha256(str(question.question_id).encode()).digest())[:per_database]
+        for db_id, group in groupby(by_database(questions), key=lambda question: question.db_id)
+    }
+    whole = [db_id for db_id, group in groups.items() if len(group) == per_database]
+    drawn = sorted(whole, key=lambda db_id: sha256(db_id.encode()).digest())
+    return [question for db_id in drawn for question in groups[db_id]][:count]
+
+
+class Recorder:
+    """A generator that remembers its requests and replies."""
+
+    def __init__(self, generator: Generator):
+        self.generator, self.fits, self.counts = generator, generator.fits, generator.counts
+        self.requests: list[tuple] = []
+        self.replies: list[list[prompts.Reply]] = []
+
+    async def sample(self, messages, n: int, seed: int) -> list[prompts.Reply]:
+        replies = await self.generator.sample(messages, n, seed)
+        self.requests.append((messages, n, seed))
+        self.replies.append(replies)
+        return replies
+
+
+class MeasuredJournal(Journal):
+    """A journal that notes this process's memory in MB after each tree."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self.memory: list[float] = []
+
+    def append(self, tree) -> None:
+        super().append(tree)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+    def growth(self) -> float:
+        """MB from the first half of the trees to the last quarter, medians."""
+        half, quarter = len(self.memory) // 2, max(1, len(self.memory) // 4)
+        return median(self.memory[-quarter:]) - median(self.memory[half - quarter : half] or self.memory)
+
+
+async def empty_cache(generator: Generator) -> None:
+    await generator._engine.reset_prefix_cache()
+
+
+async def pipeline(work: Work, settings, generator, executor) -> tuple[dict, MeasuredJournal, list[dict]]:
+    """Grow the trees as the pipeline does; its figures, journal and trees."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = MeasuredJournal(Path(folder) / "trees.jsonl")
+        start = time.perf_counter()
+        figures = await run_pipeline.grow_all(work, settings, generator, executor, journal)
+        figures["seconds"] = time.perf_counter() - start
+        return figures, journal, list(journal.trees(work.questions))
+
+
+async def replay(generator: Generator, requests: Sequence[tuple]) -> tuple[float, list[list[prompts.Reply]]]:
+    """Seconds of all requests at once, and the replies."""
+    await empty_cache(generator)
+    start = time.perf_counter()
+    replies = await asyncio.gather(*(generator.sample(*request) for request in requests))
+    return time.perf_counter() - start, replies
+
+
+def tokens_of(replies: Sequence[Sequence[prompts.Reply]]) -> int:
+    return sum(reply.tokens for group in replies for reply in group)
+
+
+async def common_way(work: Work, settings, generator: Generator) -> tuple[float, int]:
+    """Seconds and nodes of the common way."""
+    await empty_cache(generator)
+    start, nodes = time.perf_counter(), 0
+    for question in work.questions:
+        path, task = database_path(settings.db_root, question.db_id), work.prompt(question)
+        open_prompts, grown = [task], 0
+        for depth in range(settings.max_depth):
+            width = settings.sample_num if depth else settings.num_roots
+            if settings.max_nodes:
+                open_prompts = open_prompts[: max(0, settings.max_nodes - grown) // width]
+            seeds = iter(range(len(open_prompts) * width))
+            requests = [(prompts.chat(text), 1, next(seeds)) for text in open_prompts for _ in range(width)]
+            replies = await asyncio.gather(*(generator.sample(*request) for request in requests))
+            queries = [prompts.extract_sql(reply.text) for (reply,) in replies]
+            with multiprocessing.get_context("spawn").Pool(2) as pool:
+                right = pool.map(common_task, [Candidate(path, question.sql, sql) for sql in queries])
+            grown += len(queries)
+            wrong = [sql for sql, correct in zip(queries, right, strict=True) if not correct]
+            open_prompts = [f"This query is wrong: {sql}\nWrite another one.\n\n{task}" for sql in wrong]
+        nodes += grown
+    return time.perf_counter() - start, nodes
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
+    parser.add_argument("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the generator")
+    parser.add_argument("--data", default=f"{home}/train.json", help="question file with ids")
+    parser.add_argument("--db_root", default=f"{home}/train_databases", help="folder of the databases")
+    parser.add_argument("--questions", type=int, default=48, help="questions of (a) and the fewer of (c)")
+    parser.add_argument("--many", type=int, default=144, help="the more questions of (c)")
+    parser.add_argument("--common", type=int, default=8, help="questions of (b)")
+    parser.add_argument("--per_database", type=int, default=16, help="questions of each database")
+    parser.add_argument("--rounds", type=int, default=1, help="repetitions of (a)")
+    parser.add_argument("--max_depth", type=int, default=3, help="levels of a tree")
+    parser.add_argument("--max_tokens", type=int, default=256, help="longest reply, in tokens")
+    return parser.parse_args()
+
+
+async def measure(args: argparse.Namespace) -> None:
+    model = check_model_folder(args.model)
+    flags = ("data", "db_root", "model", "max_depth", "max_tokens")
+    settings = run_pipeline.parse_arguments(
+        [word for name in flags for word in (f"--{name}", str(getattr(args, name)))]
+    )
+    with Executor(1) as executor:
+        work = Work(choose(load_questions(args.data), args.many, args.per_database))
+        for db_id in {question.db_id for question in work.questions}:
+            check_database(database_path(args.db_root, db_id))
+        await check_gold(work, executor, settings)
+        if len(work.questions) < args.questions:
+            raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")
+        read_schemas(work, args.db_root)
+        few = Work(work.questions[: args.questions], work.schemas)
+        common = Work(work.questions[: args.common], work.schemas)
+        tokenizer = load_tokenizer(model)
+        longest = max(prompt_lengths(work, lambda messages: encode(tokenizer, messages)).values())
+        engine = EngineSettings(longest + args.max_depth * run_pipeline.ROOM_PER_LEVEL + args.max_tokens)
+        sampling = Sampling(settings.temperature, settings.top_p, args.max_tokens)
+        generator = Generator(model, tokenizer, sampling, engine)
+        try:
+            await report(args, settings, generator, executor, work, few, common)
+        finally:
+            generator.close()
+
+
+async def report(args, settings, generator, executor, work: Work, few: Work, common: Work) -> None:
+    # --- (a) against the limit ---
+    ratios = []
+    for number in range(args.rounds):
+        await empty_cache(generator)
+        recorder = Recorder(generator)
+        figures, _, trees = await pipeline(few, settings, recorder, executor)
+        seconds, replies = await replay(generator, recorder.requests)
+        per_token = figures["seconds"] / tokens_of(recorder.replies), seconds / tokens_of(replies)
+        ratios.append(per_token[1] / per_token[0])
+        same = sum(one == other for one, other in zip(recorder.replies, replies, strict=True))
+        print(
+            f"round {number + 1}: pipeline {figures['seconds']:.1f} s, {tokens_of(recorder.replies)} tokens, "
+            f"{figures['nodes']} nodes; replay {seconds:.1f} s, {tokens_of(replies)} tokens; "
+            f"{same} of {len(replies)} requests with the same replies",
+            flush=True,
+        )
+
+    # --- (b) against the common way ---
+    common_seconds, common_nodes = await common_way(common, settings, generator)
+    print(f"common way: {len(common.questions)} questions, {common_nodes} nodes, {common_seconds:.1f} s", flush=True)
+    speedup = (figures["nodes"] / figures["seconds"]) / (common_nodes / common_seconds)
+
+    # --- (c) with more questions ---
+    await empty_cache(generator)
+    many, journal, many_trees = await pipeline(work, settings, generator, executor)
+    rates = len(few.questions) / figures["seconds"], len(work.questions) / many["seconds"]
+    print(f"questions per second: {rates[0]:.3f} with {len(few.questions)}, {rates[1]:.3f} with {len(work.questions)}")
+    print(f"seconds per 1,000 output tokens: {json.dumps([round(1000 * value, 2) for value in per_token])}")
+    again = {tree["question_id"]: tree for tree in many_trees}
+    equal = sum(again[tree["question_id"]] == tree for tree in trees)
+    print(f"trees that are the same among {len(few.questions)} and among {len(work.questions)} questions: {equal}")
+
+    print(f"PROMISE growth_of_the_limit {median(ratios):.2f} GOAL >= 0.90")
+    print(f"PROMISE growth_common_way_speedup {speedup:.1f} GOAL >= 4")
+    print(f"PROMISE growth_linear_percent {100 * abs(rates[1] / rates[0] - 1):.1f} GOAL <= 15")
+    print(f"PROMISE growth_memory_mb {journal.growth():.1f} GOAL <= 10")
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    run_script(lambda: asyncio.run(measure(arguments)))
