@@ -93,6 +93,18 @@ def test_pairs_of_small_trees(nodes, expected):
     assert sorted((pair.chosen, pair.rejected, pair.relation) for pair in pairs) == expected
 
 
+def test_distances_of_wrong_queries_are_luck_when_revisions_are_not_shown_them():
+    tree = tree_of(
+        (INITIAL, "SELECT 1", False),
+        (INITIAL, "SELECT 2", False),
+        ("node_1_0", "SELECT 3", True),
+        ("node_1_1", "SELECT 4", False),
+    )
+    assert {pair.chosen_dist for pair in extract_pairs(tree, "emerge")} == {0, 1}
+    tree.revision = "again"
+    assert {pair.chosen_dist for pair in extract_pairs(tree, "emerge")} == {0}
+
+
 def test_ex_only_matches_are_chosen_on_request():
     tree = tree_of((INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False))
     tree.nodes["node_1_0"].strict_match = False

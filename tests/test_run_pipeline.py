@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -113,6 +114,28 @@ def test_a_prompt_that_is_too_long_is_skipped_with_the_reason(pipeline, dataset,
     assert skipped["question_id"] == 0 and "max_model_len" in skipped["reason"]
 
 
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(dataset, tiny_model, tmp_path):
+    rows = read(dataset)
+    rows[0]["SQL"] = "SELECT nme FROM product"
+    rows[4]["evidence"] = "word " * 4_000
+    dataset.write_text(json.dumps(rows))
+    run = run_script(
+        *("-m", "tree.run_pipeline", "--data", dataset, "--db_root", dataset.parent / "databases", "--dry_run"),
+        *("--model", tiny_model, "--output_dir", tmp_path / "out", "--num_shards", "1", "--max_nodes", "10"),
+    )
+    assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "out").exists() and "vllm" not in run.stderr.lower()
+    assert "skipped question 0 (shop): gold query: error (no such column: nme)" in run.stdout
+    assert re.search(r"skipped question 4 \(store\): prompt of \d+ tokens", run.stdout)
+    assert "shard 0: 4 questions to work on, 2 skipped" in run.stdout
+    assert "shard 0: 6 questions of 2 databases, 1.00 of the mean cost" in run.stdout
+    assert "generations: from 16 (first attempts only) to 40" in run.stdout
+    counted = [
+        int(line.split("tokens")[1].split()[0]) for line in run.stdout.splitlines() if " to " in line and "#" in line
+    ]
+    assert sum(counted) == 4
+
+
 def break_json(dataset):
     dataset.write_text("[{")
 
@@ -157,6 +180,8 @@ def spoil_database(dataset):
         (None, ("--num_shards", "20", "--shard_id", "19"), ["no questions"]),
         (None, ("--shard_id", "1"), ["--shard_id 1"]),
         (None, ("--sample_num", "0"), ["--sample_num 0"]),
+        (None, ("--num_roots", "9", "--max_nodes", "8"), ["--max_nodes 8", "--num_roots 9"]),
+        (None, ("--redraws", "-1"), ["--redraws -1"]),
         (None, ("--max_model_len", "100"), ["--max_model_len 100"]),
         (None, ("--max_model_len", "99999"), ["--max_model_len 99999"]),
         (None, ("--temperature", "0"), ["--temperature 0"]),

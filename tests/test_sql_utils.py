@@ -89,7 +89,7 @@ def test_a_dead_worker_costs_its_own_task_only(shop):
             await executor.execute(shop, "SELECT 1")
             doomed = asyncio.create_task(executor.execute(shop, ENDLESS))
             while not doomed.done():  # the task is tried once more, on a worker that must start first
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(1)
                 for worker in multiprocessing.active_children():
                     worker.kill()
             return (await doomed).outcome, (await executor.execute(shop, "SELECT 1")).outcome

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tree.prompts import AGAIN
 from tree.sql_text import canonical_sql
 from tree.tree_node import RevisionTree, TreeNode, revision_distances
 
@@ -43,18 +44,22 @@ class Pair:
         }
 
 
-def prefers(chosen: TreeNode, rejected: TreeNode, distances: dict[str, int | None], match: str) -> bool:
+def prefers(
+    chosen: TreeNode, rejected: TreeNode, distances: dict[str, int | None], match: str, shown: bool = True
+) -> bool:
     """Whether the tree makes it certain that `chosen` is the better query.
 
     A smaller distance wins and a number wins over None; None against None is open. A None that was never revised
     (depth or budget ended, a duplicate, a prompt too long) might have been fixed, so it loses only to a correct query.
+    When the requests for revisions did not show what was wrong (not `shown`), the distances of wrong queries are luck,
+    and only a correct query is preferred.
     A correct query counts as chosen only when `match` ("ex" or "strict") holds. Queries equal in canonical form and
     replies without a query make no pair: a reward model chooses among different queries.
     """
     better, worse = distances[chosen.node_id], distances[rejected.node_id]
     if better is None or (worse is not None and worse <= better):
         return False
-    if worse is None and not rejected.revised and better > 0:
+    if better > 0 and (not shown or (worse is None and not rejected.revised)):
         return False
     if better == 0 and match == "strict" and not chosen.strict_match:
         return False
@@ -88,11 +93,11 @@ def _extremes(tree: RevisionTree) -> Iterator[tuple[TreeNode, TreeNode, str]]:
 
 def extract_pairs(tree: RevisionTree, strategy: str, match: str = "strict") -> list[Pair]:
     """The preference pairs of a tree by one strategy ("emerge" or "baseline"), each pair of queries once."""
-    distances = revision_distances(tree.nodes)
+    distances, shown = revision_distances(tree.nodes), tree.revision != AGAIN
     candidates: Iterable = _neighbours(tree) if strategy == "emerge" else _extremes(tree)
     pairs: dict[tuple[str, str], Pair] = {}
     for chosen, rejected, relation in candidates:
-        if not prefers(chosen, rejected, distances, match):
+        if not prefers(chosen, rejected, distances, match, shown):
             continue
         key = canonical_sql(chosen.generated_sql), canonical_sql(rejected.generated_sql)
         if key not in pairs:

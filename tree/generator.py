@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tree.prompts import Message, Reply
+from tree.prompts import CLOSING, OPENING, Message, Reply
 
 CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
@@ -74,14 +74,16 @@ def _engine_arguments(settings: EngineSettings) -> dict:
 
 def load_tokenizer(model: Path):
     """The tokenizer of a model folder."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the folder
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model)
 
 
 def encode(tokenizer, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a chat, through the model's own template, ready for the assistant's reply."""
-    return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+    """Token ids of a chat, through the model's own template, up to the opening of the assistant's reply."""
+    asked = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+    return asked + tokenizer.encode(OPENING, add_special_tokens=False)
 
 
 class Generator:
@@ -91,7 +93,6 @@ class Generator:
     """
 
     def __init__(self, model: Path, tokenizer, sampling: Sampling, settings: EngineSettings):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         if not on_gpu():
@@ -132,6 +133,7 @@ class Generator:
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
             max_tokens=self.sampling.max_tokens,
+            stop=[CLOSING],
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = TokensPrompt(prompt_token_ids=encode(self.tokenizer, messages))
@@ -144,7 +146,7 @@ class Generator:
         self.cached_tokens += final.num_cached_tokens or 0
         self.output_tokens += sum(len(reply.token_ids) for reply in final.outputs)
         replies = sorted(final.outputs, key=lambda reply: reply.index)
-        return [Reply(reply.text, len(reply.token_ids)) for reply in replies]
+        return [Reply(OPENING + reply.text, len(reply.token_ids)) for reply in replies]
 
     def counts(self) -> dict[str, int]:
         """Requests made, and their tokens in and out; cached prompt tokens were not computed again."""

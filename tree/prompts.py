@@ -21,12 +21,18 @@ Database:
 
 {evidence}Question: {question}"""
 
+# The reply begins with this, so that a model writes the query at once. Left to itself, Qwen2.5-Coder-1.5B often explains
+# first, which takes tokens and is right less often (docs/RESULTS.md).
+OPENING = "```sql\n"
+CLOSING = "```"
+
 # --- revisions: how a wrong query goes back to the model --------------------------------------------------------------
 # chat    a further turn of the same chat: the query as assistant, its feedback as user, all attempts of the path
 # quoted  the task again, with the last attempt and its feedback quoted below
 # error   the task again, with the last attempt's feedback, the query itself not shown
 # again   the task again and nothing else: another attempt, which must only differ from those before
-REVISIONS = ("again", "error", "quoted", "chat")
+AGAIN = "again"
+REVISIONS = (AGAIN, "error", "quoted", "chat")
 
 CHAT_TURN = """\
 {feedback}
@@ -88,7 +94,7 @@ def revision_text(revision: str, attempts: Sequence[Attempt]) -> str:
         "chat": lambda: CHAT_TURN.format(feedback=last.feedback),
         "quoted": lambda: QUOTED.format(sql=last.sql, feedback=last.feedback),
         "error": lambda: ERROR.format(feedback=last.feedback),
-        "again": lambda: "",
+        AGAIN: lambda: "",
     }[revision]()
 
 

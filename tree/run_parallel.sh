@@ -14,7 +14,9 @@ DATA_PATH=${DATA_PATH:-data/train/train.json}                               # qu
 DB_ROOT=${DB_ROOT:-data/train/train_databases}                              # databases
 OUTPUT_DIR=${OUTPUT_DIR:-output}                                            # what is written, see README
 MAX_DEPTH=${MAX_DEPTH:-3}                                                   # levels of a tree
-SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # samples of each prompt
+NUM_ROOTS=${NUM_ROOTS:-4}                                                   # first attempts at a question
+SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # revisions of each wrong query
+MAX_NODES=${MAX_NODES:-24}                                                  # queries of a tree at most (0 = no bound)
 TEMPERATURE=${TEMPERATURE:-0.8}                                             # sampling temperature
 TOP_P=${TOP_P:-0.95}                                                        # nucleus sampling mass
 SQL_TIMEOUT=${SQL_TIMEOUT:-30}                                              # seconds per query
@@ -49,7 +51,8 @@ start() { # shard
     ((NUM_GPUS > 0)) && device=${DEVICES[$1]}
     CUDA_VISIBLE_DEVICES=$device exec setsid "$PYTHON" -m tree.run_pipeline \
         --data "$DATA_PATH" --db_root "$DB_ROOT" --model "$MODEL_PATH" --output_dir "$OUTPUT_DIR" \
-        --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" --sample_num "$SAMPLE_NUM" \
+        --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" \
+        --num_roots "$NUM_ROOTS" --sample_num "$SAMPLE_NUM" --max_nodes "$MAX_NODES" \
         --temperature "$TEMPERATURE" --top_p "$TOP_P" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}"
 }
 

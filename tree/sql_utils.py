@@ -21,6 +21,7 @@ from tree.sandbox import Execution, Limits, Verdict, judge, run, run_gold
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 1_000_000_000  # of SQLite's virtual machine: about 20 seconds, 60 times what the dearest Spider gold needs
+NICENESS = 5
 KILL_AFTER = 5.0  # seconds past the timeout until the worker process is killed
 WORKER_MEMORY = 4 << 30  # bytes of address space
 WORKER_FILE = 2 << 30  # bytes of one file, so that no sort fills the disk with temporary ones
@@ -53,7 +54,11 @@ def check_database(path: Path) -> None:
 
 
 def _start_worker() -> None:
-    """Limit a fresh worker: memory, file size, no core files, no GPU, no terminal signals (the parent ends workers)."""
+    """Limit a fresh worker: memory, file size, no core files, no GPU, no terminal signals (the parent ends workers).
+
+    It also yields to an engine that computes on the same cores.
+    """
+    os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default is to die
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

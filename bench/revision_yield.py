@@ -1,0 +1,154 @@
+"""What each way of asking for revisions gives, against fresh attempts at the same wrong queries.
+
+    python bench/revision_yield.py --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
+    python bench/revision_yield.py --model Qwen2.5-Coder-0.5B-Instruct --data spider/train.json bird/train.json \\
+        --db_root spider/train_databases bird/train_databases --per_database 5 --nodes 220
+
+Wrong, different first attempts are collected; then every way asks for the same number of revisions of each of them.
+The figure is the number of right revisions per 1,000 generated tokens, and its ratio to that of fresh attempts
+(`again`, without drawing repeated queries again). Every request has the same temperature, so that only the prompt
+differs.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tree_growth import choose  # noqa: E402
+
+from tree import prompts, run_pipeline  # noqa: E402
+from tree.files import InputError, run_script  # noqa: E402
+from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
+from tree.model_folder import check_model_folder  # noqa: E402
+from tree.preflight import Work, check_gold, prompt_lengths, read_schemas  # noqa: E402
+from tree.questions import load_questions  # noqa: E402
+from tree.sql_text import canonical_sql  # noqa: E402
+from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
+from tree.tree_builder import feedback_text, node_seed  # noqa: E402
+from tree.yields import Yield  # noqa: E402
+
+FIRST, REVISIONS = 4, 2  # samples
+DEFAULT = prompts.REVISIONS[0]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong first attempt: where it comes from, its task, the query and what running it said."""
+
+    path: Path
+    gold: str
+    question_id: int
+    task: str
+    attempt: prompts.Attempt
+
+
+async def first_attempts(work: Work, db_root: str, generator: Generator, executor: Executor) -> list[Wrong]:
+    """The wrong and different ones among the first attempts at every question."""
+
+    async def of(question) -> list[Wrong]:
+        path, task = database_path(db_root, question.db_id), work.prompt(question)
+        seed = node_seed(0, question.question_id, ())
+        queries = [prompts.extract_sql(reply.text) for reply in await generator.sample(prompts.chat(task), FIRST, seed)]
+        verdicts = await executor.judge_all(path, queries, question.sql)
+        wrong = {
+            canonical_sql(sql): Wrong(
+                path, question.sql, question.question_id, task, prompts.Attempt(sql, feedback_text(verdict, "own"))
+            )
+            for sql, verdict in zip(queries, verdicts, strict=True)
+            if sql and not verdict.ex
+        }
+        return list(wrong.values())
+
+    groups = await asyncio.gather(*map(of, work.questions))
+    return [node for group in groups for node in group]
+
+
+async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, executor) -> tuple[Yield, float]:
+    """What a way of asking gives, and which share of its queries repeats the wrong one."""
+
+    async def of(node: Wrong) -> tuple[Yield, int]:
+        messages = prompts.revision_chat(revision, node.task, [node.attempt])
+        seed = node_seed(number, node.question_id, (node.attempt.sql,))
+        replies = await generator.sample(messages, REVISIONS, seed)
+        queries = [prompts.extract_sql(reply.text) for reply in replies]
+        verdicts = await executor.judge_all(node.path, queries, node.gold)
+        copies = sum(canonical_sql(sql) == canonical_sql(node.attempt.sql) for sql in queries)
+        right, tokens = sum(verdict.ex for verdict in verdicts), sum(reply.tokens for reply in replies)
+        return Yield(len(queries), right, tokens), copies
+
+    results = await asyncio.gather(*map(of, nodes))
+    total = sum((found for found, _ in results), Yield())
+    return total, sum(copies for _, copies in results) / total.queries
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
+    parser.add_argument("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the generator")
+    parser.add_argument("--data", nargs="+", default=[f"{home}/train.json"], help="question files with ids")
+    parser.add_argument("--db_root", nargs="+", default=[f"{home}/train_databases"], help="their database folders")
+    parser.add_argument("--questions", type=int, default=100, help="questions of each file")
+    parser.add_argument("--per_database", type=int, default=8, help="questions of each database")
+    parser.add_argument("--nodes", type=int, default=200, help="wrong first attempts of each file to revise")
+    parser.add_argument("--revisions", nargs="+", default=prompts.REVISIONS, help="ways of asking to compare")
+    parser.add_argument("--max_tokens", type=int, default=300, help="longest reply, in tokens")
+    parser.add_argument("--temperature", type=float, default=0.8, help="sampling temperature")
+    return parser.parse_args()
+
+
+async def measure(args: argparse.Namespace) -> None:
+    if len(args.data) != len(args.db_root):
+        raise InputError("--data and --db_root: give as many folders as files")
+    if unknown := sorted(set(args.revisions) - set(prompts.REVISIONS)):
+        raise InputError(f"--revisions: {unknown[0]} is not one of {', '.join(prompts.REVISIONS)}")
+    model = check_model_folder(args.model)
+    tokenizer = load_tokenizer(model)
+    with Executor(1, timeout=5) as executor:
+        # --- questions ---
+        works = []
+        for data, db_root in zip(args.data, args.db_root, strict=True):
+            work = Work(choose(load_questions(data), args.questions, args.per_database))
+            for db_id in {question.db_id for question in work.questions}:
+                check_database(database_path(db_root, db_id))
+            await check_gold(work, executor, run_pipeline.parse_arguments(["--data", data, "--db_root", db_root]))
+            read_schemas(work, db_root)
+            works.append((work, db_root))
+        lengths = [prompt_lengths(work, lambda messages: encode(tokenizer, messages)) for work, _ in works]
+        longest = max(length for found in lengths for length in found.values())
+        engine = EngineSettings(longest + run_pipeline.ROOM_PER_LEVEL + 2 * args.max_tokens)
+        generator = Generator(model, tokenizer, Sampling(args.temperature, 0.95, args.max_tokens), engine)
+        try:
+            # --- wrong first attempts ---
+            nodes = []
+            for work, db_root in works:
+                nodes += (await first_attempts(work, db_root, generator, executor))[: args.nodes]
+            if not nodes:
+                raise InputError("no first attempt is wrong; give other questions")
+            print(f"{len(nodes)} wrong first attempts, {REVISIONS} revisions each", flush=True)
+
+            # --- every way of asking ---
+            fresh, _ = await revise(prompts.AGAIN, 1, nodes, generator, executor)
+            print(f"fresh      {fresh}", flush=True)
+            ratios = {}
+            for revision in args.revisions:
+                found, copied = await revise(revision, 2, nodes, generator, executor)
+                ratios[revision] = (found.right / found.tokens) / (max(fresh.right, 1) / fresh.tokens)
+                print(
+                    f"{revision:10} {found}, {found.tokens / found.queries:.0f} tokens each, "
+                    f"{copied:.0%} repeat the wrong query, {ratios[revision]:.2f} of fresh",
+                    flush=True,
+                )
+        finally:
+            generator.close()
+    if DEFAULT in ratios:
+        print(f"PROMISE revision_yield_of_fresh {ratios[DEFAULT]:.2f} GOAL >= 1.0")
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    run_script(lambda: asyncio.run(measure(arguments)))

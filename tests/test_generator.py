@@ -1,0 +1,67 @@
+"""vLLM itself, with a tiny random model: one engine for all tests, because starting it takes half a minute."""
+
+import asyncio
+
+import pytest
+
+from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.prompts import OPENING, chat
+
+LENGTH, SEQUENCES = 512, 16
+
+
+@pytest.fixture(scope="module")
+def answers(tiny_model):
+    """What one engine answered to all requests of this page, and its counts."""
+
+    async def ask() -> dict:
+        tokenizer = load_tokenizer(tiny_model)
+        settings = EngineSettings(LENGTH, max_num_seqs=SEQUENCES, max_num_batched_tokens=LENGTH)
+        generator = Generator(tiny_model, tokenizer, Sampling(1.0, 1.0, 24), settings)
+        try:
+            long = [chat(f"{number} " + "x" * 400) for number in range(12)]
+            found = {
+                "many long prompts": await asyncio.gather(*(generator.sample(task, 2, 5) for task in long)),
+                "seed 1": await generator.sample(chat("How many?"), 3, 1),
+                "seed 1 again": await generator.sample(chat("How many?"), 3, 1),
+                "seed 2": await generator.sample(chat("How many?"), 3, 2),
+                "counts": generator.counts(),
+                "fits": [generator.fits(chat("x" * length)) for length in (1, LENGTH)],
+                "tokens": len(encode(tokenizer, long[0])),
+            }
+            stopped = asyncio.create_task(generator.sample(chat("Stop."), 4, 1))
+            await asyncio.sleep(0.05)
+            stopped.cancel()
+            found["after a cancelled one"] = await generator.sample(chat("Go on."), 1, 1)
+            return found
+        finally:
+            generator.close()
+
+    return asyncio.run(ask())
+
+
+def test_seeded_prompts_that_exceed_one_step_together_are_answered(answers):
+    """Prefilled in chunks, a seeded request kills vLLM's engine on a CPU."""
+    assert 12 * answers["tokens"] > 4 * LENGTH
+    assert [len(replies) for replies in answers["many long prompts"]] == [2] * 12
+
+
+def test_a_seed_gives_the_same_replies_and_its_samples_differ(answers):
+    assert answers["seed 1"] == answers["seed 1 again"] != answers["seed 2"]
+    assert len({reply.text for reply in answers["seed 1"]}) == 3
+
+
+def test_a_reply_begins_with_its_opening_and_counts_its_tokens(answers):
+    assert all(reply.text.startswith(OPENING) and 1 <= reply.tokens <= 24 for reply in answers["seed 1"])
+    replies = [*answers["many long prompts"], *(answers[name] for name in ("seed 1", "seed 1 again", "seed 2"))]
+    assert answers["counts"]["output_tokens"] == sum(reply.tokens for group in replies for reply in group)
+    assert answers["counts"]["requests"] == len(replies)
+    assert 0 < answers["counts"]["cached_prompt_tokens"] < answers["counts"]["prompt_tokens"]
+
+
+def test_a_prompt_must_leave_room_for_a_reply(answers):
+    assert answers["fits"] == [True, False]
+
+
+def test_a_cancelled_request_leaves_the_engine_alive(answers):
+    assert len(answers["after a cancelled one"]) == 1
