@@ -45,7 +45,7 @@ def test_all_steps_with_the_real_model(tmp_path):
     trees = read(tree_file)
     assert len(trees) == 9 and len({tree["db_id"] for tree in trees}) == 9
     assert any(tree["tree_status"] == "good" for tree in trees)
-    revised = [node for tree in trees for node in tree["nodes"].values() if node["input_seq"]]
+    revised = [node for tree in trees for node in tree["nodes"].values() if node["children_num"]]
     assert revised and all(node["children_num"] == 4 for node in revised)
 
     # --- step 4.2 ---

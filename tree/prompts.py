@@ -21,8 +21,8 @@ Database:
 
 {evidence}Question: {question}"""
 
-# The reply begins with this, so that a model writes the query at once. Left to itself, Qwen2.5-Coder-1.5B often explains
-# first, which takes tokens and is right less often (docs/RESULTS.md).
+# A reply begins with this, so that the model writes the query at once. Left to itself, Qwen2.5-Coder-1.5B often
+# explains first, which takes tokens and is right less often (docs/RESULTS.md).
 OPENING = "```sql\n"
 CLOSING = "```"
 

@@ -50,7 +50,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--max_depth", type=int, default=3, help="levels of the tree; 1 = first attempts only")
     add("--num_roots", type=int, default=4, help="first attempts at a question")
     add("--sample_num", type=int, default=4, help="revisions of each wrong query")
-    add("--max_nodes", type=int, default=0, help="queries of a tree at most (0 = no bound)")
+    add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
     add("--redraws", type=int, default=1, help="how often a query that repeats one on its way is drawn again (0 = off)")
     add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for a revision shows, see README")
