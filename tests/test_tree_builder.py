@@ -108,6 +108,20 @@ def test_a_repeated_query_is_drawn_again_and_paid_for(timing, seed):
     assert (sum(node.tokens for node in tree.nodes.values()) > 4 * 7) == repeated
 
 
+def test_wrong_queries_on_the_way_are_drawn_again_and_correct_ones_are_not():
+    """First attempts 0 (correct) and 5 (wrong); the revision of 5 draws 5, then 0."""
+    drawn = iter([[0, 5], [5], [0]])
+
+    async def sample(messages, n, seed):
+        return [Reply(f"```sql\nSELECT {number}\n```", 1) for number in next(drawn)]
+
+    growth = Growth(max_depth=2, num_roots=2, sample_num=1, redraws=2)
+    tree = asyncio.run(grow(QUESTION, "task", growth, sample, Services(0, right=1).judge))
+    node = tree.nodes["node_2_0"]
+    assert (node.generated_sql, node.duplicate_of, node.tokens) == ("SELECT 0", "node_1_0", 2)
+    assert node.is_correct and next(drawn, None) is None
+
+
 def test_revisions_are_asked_for_before_slower_cousins_answer():
     """The first attempt's revisions never come; the second's are revised all the same."""
 

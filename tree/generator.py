@@ -10,7 +10,7 @@ from tree.prompts import CLOSING, OPENING, Message, Reply
 
 CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
-CPU_BATCHED_TOKENS = 8_192
+BATCHED_TOKENS = 8_192  # several prompts per step; vLLM's own default of 2,048 splits a long one
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,16 @@ def sequences_at_once(asked: int = 0) -> int:
 
 
 def _engine_arguments(settings: EngineSettings) -> dict:
-    arguments = {"dtype": settings.dtype, "max_num_batched_tokens": settings.max_num_batched_tokens or None}
+    batched_tokens = settings.max_num_batched_tokens or BATCHED_TOKENS
     if on_gpu():
-        return arguments
-    arguments["dtype"] = "bfloat16" if settings.dtype == "auto" else settings.dtype
-    # vLLM's CPU sampler dies on a seeded request whose prompt is prefilled in chunks, so prompts stay whole
-    arguments["enable_chunked_prefill"] = False
-    arguments["max_num_batched_tokens"] = max(
-        settings.max_model_len, settings.max_num_batched_tokens or CPU_BATCHED_TOKENS
-    )
-    arguments["enforce_eager"] = True  # compiling takes longer than it saves on runs of this size
-    return arguments
+        return {"dtype": settings.dtype, "max_num_batched_tokens": batched_tokens}
+    return {
+        "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
+        # vLLM's CPU sampler dies on a seeded request whose prompt is prefilled in chunks, so prompts stay whole
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(settings.max_model_len, batched_tokens),
+        "enforce_eager": True,  # compiling takes longer than it saves on runs of this size
+    }
 
 
 def load_tokenizer(model: Path):

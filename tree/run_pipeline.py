@@ -52,7 +52,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--sample_num", type=int, default=4, help="revisions of each wrong query")
     add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
-    add("--redraws", type=int, default=1, help="how often a query that repeats one on its way is drawn again (0 = off)")
+    add("--redraws", type=int, default=1, help="how often a repeated query is drawn again (0 = off)")
     add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for a revision shows, see README")
     add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
     add("--match", choices=("strict", "ex"), default="strict", help="verdict that a correct chosen query must have")
@@ -65,9 +65,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--max_tokens", type=int, default=512, help="longest reply, in tokens")
     add("--max_model_len", type=int, default=0, help="longest prompt plus reply, in tokens (0 = what the prompts need)")
     add("--max_num_seqs", type=int, default=0, help="replies written at the same time (0 = 256 on a GPU, 64 on a CPU)")
-    add(
-        "--max_num_batched_tokens", type=int, default=0, help="tokens computed in one step (0 = what suits the machine)"
-    )
+    add("--max_num_batched_tokens", type=int, default=0, help="tokens computed in one step (0 = 8,192)")
     add("--gpu_memory", type=float, default=0.9, help="share of the GPU's memory for the engine (no effect on a CPU)")
     add(
         "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="precision of the generator"

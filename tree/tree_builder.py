@@ -23,8 +23,8 @@ class Growth:
     """How a tree grows: `num_roots` first attempts, `sample_num` revisions of each wrong query, `max_depth` levels.
 
     No revisions are asked for that would take the tree over `max_nodes`, or once it has `stop_after` correct nodes
-    (0 = no such bound). A query that repeats one on its way is drawn again, `redraws` times at most. `revision` is one
-    of `prompts.REVISIONS`, `feedback` "own" or "oracle".
+    (0 = no such bound). A query that repeats a sample of its request, or one known to be wrong on its way, is drawn
+    again, `redraws` times at most. `revision` is one of `prompts.REVISIONS`, `feedback` "own" or "oracle".
     """
 
     max_depth: int
@@ -40,11 +40,14 @@ class Growth:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in the tree where queries are asked for: the attempts on the way there and their siblings' queries."""
+    """A place in the tree where queries are asked for: the attempts on the way there, and what is wrong there.
+
+    `wrong` holds the canonical forms of these attempts and of their wrong siblings.
+    """
 
     path: Path = ()
     attempts: tuple[Attempt, ...] = ()
-    seen: frozenset[str] = frozenset()  # canonical
+    wrong: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -156,11 +159,14 @@ class _Growing:
         return self.growth.num_roots + self.growth.sample_num * (len(self.asked) - 1)
 
     async def draw(self, place: Place) -> list[tuple[str, int]]:
-        """Queries at a place, each with the tokens it took; one that repeats what was seen is drawn again."""
+        """Queries at a place, each with the tokens it took; a repeated one is drawn again.
+
+        A correct query may repeat one from elsewhere in the tree: it shows that the attempt above can be mended.
+        """
         messages = prompts.revision_chat(self.growth.revision, self.task, place.attempts)
         count = self.growth.sample_num if place.path else self.growth.num_roots
         queries, tokens = [""] * count, [0] * count
-        seen, missing = set(place.seen), list(range(count))
+        seen, missing = set(place.wrong), list(range(count))
         for draw in range(1 + self.growth.redraws):
             seed = node_seed(self.growth.seed, self.question.question_id, place.path, draw)
             replies = await self.sample(messages, len(missing), seed)
@@ -179,12 +185,12 @@ class _Growing:
 
     def children(self, place: Place, answers: list[Answer]) -> list[Place | None]:
         """Where each answer would be revised; None for one that is right, a repetition, too deep or too long."""
-        seen = place.seen.union(canonical_sql(answer.sql) for answer in answers)
-        known, found = set(place.seen), []
+        wrong = place.wrong.union(canonical_sql(answer.sql) for answer in answers if not answer.verdict.ex)
+        known, found = set(place.wrong), []
         for number, answer in enumerate(answers):
             key = canonical_sql(answer.sql)
             attempt = Attempt(answer.sql, answer.feedback)
-            child = Place((*place.path, number), (*place.attempts, attempt), seen)
+            child = Place((*place.path, number), (*place.attempts, attempt), wrong)
             wanted = not answer.verdict.ex and key not in known and len(child.path) < self.growth.max_depth
             messages = prompts.revision_chat(self.growth.revision, self.task, child.attempts)
             found.append(child if wanted and self.fits(messages) else None)
