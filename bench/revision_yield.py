@@ -115,13 +115,16 @@ async def measure(args: argparse.Namespace) -> None:
             work = Work(choose(load_questions(data), args.questions, args.per_database))
             for db_id in {question.db_id for question in work.questions}:
                 check_database(database_path(db_root, db_id))
-            await check_gold(work, executor, run_pipeline.parse_arguments(["--data", data, "--db_root", db_root]))
+            settings = run_pipeline.parse_arguments(["--data", data, "--db_root", db_root])
+            await check_gold(work, executor, settings)
             read_schemas(work, db_root)
             works.append((work, db_root))
         lengths = [prompt_lengths(work, lambda messages: encode(tokenizer, messages)) for work, _ in works]
         longest = max(length for found in lengths for length in found.values())
         engine = EngineSettings(longest + run_pipeline.ROOM_PER_LEVEL + 2 * args.max_tokens)
-        generator = Generator(model, tokenizer, Sampling(args.temperature, 0.95, args.max_tokens), engine)
+        generator = Generator(
+            model, tokenizer, Sampling(args.temperature, settings.top_p, settings.top_k, args.max_tokens), engine
+        )
         try:
             # --- wrong first attempts ---
             nodes = []

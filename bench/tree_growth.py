@@ -179,7 +179,7 @@ async def measure(args: argparse.Namespace) -> None:
         tokenizer = load_tokenizer(model)
         longest = max(prompt_lengths(work, lambda messages: encode(tokenizer, messages)).values())
         engine = EngineSettings(longest + args.max_depth * run_pipeline.ROOM_PER_LEVEL + args.max_tokens)
-        sampling = Sampling(settings.temperature, settings.top_p, args.max_tokens)
+        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, args.max_tokens)
         generator = Generator(model, tokenizer, sampling, engine)
         try:
             await report(args, settings, generator, executor, work, few, common)

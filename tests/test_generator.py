@@ -17,7 +17,7 @@ def answers(tiny_model):
     async def ask() -> dict:
         tokenizer = load_tokenizer(tiny_model)
         settings = EngineSettings(LENGTH, max_num_seqs=SEQUENCES, max_num_batched_tokens=LENGTH)
-        generator = Generator(tiny_model, tokenizer, Sampling(1.0, 1.0, 24), settings)
+        generator = Generator(tiny_model, tokenizer, Sampling(1.0, 1.0, 0, 24), settings)
         try:
             long = [chat(f"{number} " + "x" * 400) for number in range(12)]
             found = {

@@ -15,10 +15,15 @@ BATCHED_TOKENS = 8_192  # several prompts per step; vLLM's own default of 2,048 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How replies are drawn; `max_tokens` is the longest reply in tokens."""
+    """How replies are drawn; `max_tokens` is the longest reply in tokens.
+
+    On a CPU `top_p` below 1 sorts the whole vocabulary for every token of every reply, which takes longer than
+    computing the model; `top_k` (0 = off) does not.
+    """
 
     temperature: float
     top_p: float
+    top_k: int
     max_tokens: int
 
 
@@ -131,6 +136,7 @@ class Generator:
             seed=seed,
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
+            top_k=self.sampling.top_k,
             max_tokens=self.sampling.max_tokens,
             stop=[CLOSING],
             output_kind=RequestOutputKind.FINAL_ONLY,

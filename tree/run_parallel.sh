@@ -18,7 +18,7 @@ NUM_ROOTS=${NUM_ROOTS:-4}                                                   # fi
 SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # revisions of each wrong query
 MAX_NODES=${MAX_NODES:-24}                                                  # queries of a tree at most (0 = no bound)
 TEMPERATURE=${TEMPERATURE:-0.8}                                             # sampling temperature
-TOP_P=${TOP_P:-0.95}                                                        # nucleus sampling mass
+TOP_K=${TOP_K:-20}                                                          # draw among so many likeliest tokens (0 = all)
 SQL_TIMEOUT=${SQL_TIMEOUT:-30}                                              # seconds per query
 SEED=${SEED:-0}                                                             # run seed
 # --------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ start() { # shard
         --data "$DATA_PATH" --db_root "$DB_ROOT" --model "$MODEL_PATH" --output_dir "$OUTPUT_DIR" \
         --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" \
         --num_roots "$NUM_ROOTS" --sample_num "$SAMPLE_NUM" --max_nodes "$MAX_NODES" \
-        --temperature "$TEMPERATURE" --top_p "$TOP_P" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}"
+        --temperature "$TEMPERATURE" --top_k "$TOP_K" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}"
 }
 
 echo "$SHARDS worker(s) on $([ "$NUM_GPUS" -gt 0 ] && echo "GPU ${DEVICES[*]:0:NUM_GPUS}" || echo CPU), logs in $OUTPUT_DIR/logs"

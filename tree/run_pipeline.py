@@ -61,7 +61,10 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("model and engine").add_argument
     add("--model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the generator")
     add("--temperature", type=float, default=0.8, help="sampling temperature")
-    add("--top_p", type=float, default=0.95, help="nucleus sampling mass (1 = off)")
+    add("--top_k", type=int, default=20, help="draw among so many likeliest tokens (0 = all)")
+    add(
+        "--top_p", type=float, default=1.0, help="draw among the likeliest tokens of this mass (1 = off; slow on a CPU)"
+    )
     add("--max_tokens", type=int, default=512, help="longest reply, in tokens")
     add("--max_model_len", type=int, default=0, help="longest prompt plus reply, in tokens (0 = what the prompts need)")
     add("--max_num_seqs", type=int, default=0, help="replies written at the same time (0 = 256 on a GPU, 64 on a CPU)")
@@ -87,7 +90,7 @@ def check_settings(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} {getattr(args, name)}: must be 1 or more")
     for name in (
         *("limit", "max_nodes", "stop_after", "redraws", "max_model_len", "max_num_seqs", "max_num_batched_tokens"),
-        *("trees_in_flight", "sql_workers", "temperature"),
+        *("trees_in_flight", "sql_workers", "temperature", "top_k"),
     ):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
@@ -249,7 +252,9 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Pa
             dtype=args.dtype,
             seed=args.seed,
         )
-        generator = Generator(model, tokenizer, Sampling(args.temperature, args.top_p, args.max_tokens), settings)
+        generator = Generator(
+            model, tokenizer, Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens), settings
+        )
         try:
             # --- trees ---
             journal = Journal(folder / "trees.jsonl")

@@ -192,8 +192,8 @@ class _Growing:
             attempt = Attempt(answer.sql, answer.feedback)
             child = Place((*place.path, number), (*place.attempts, attempt), wrong)
             wanted = not answer.verdict.ex and key not in known and len(child.path) < self.growth.max_depth
-            messages = prompts.revision_chat(self.growth.revision, self.task, child.attempts)
-            found.append(child if wanted and self.fits(messages) else None)
+            fits = wanted and self.fits(prompts.revision_chat(self.growth.revision, self.task, child.attempts))
+            found.append(child if fits else None)
             known.add(key)
         return found
 
