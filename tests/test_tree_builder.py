@@ -95,17 +95,18 @@ def test_wrong_new_queries_are_revised_within_the_bounds(timing, growth):
 
 @settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_a_repeated_query_is_drawn_again_and_paid_for(timing, seed):
+def test_a_repeated_wrong_query_is_drawn_again_and_paid_for(timing, seed):
     growth = Growth(max_depth=1, num_roots=4, sample_num=1, redraws=3, seed=seed)
     tree, fake = tree_of(timing, growth, queries=4)
     drawn_once, _ = tree_of(timing, dataclasses.replace(growth, redraws=0), queries=4)
-    assert sum(bool(node.duplicate_of) for node in tree.nodes.values()) <= sum(
-        bool(node.duplicate_of) for node in drawn_once.nodes.values()
+    repeated, repeated_once = (
+        sum(node.duplicate_of is not None and not node.is_correct for node in grown.nodes.values())
+        for grown in (tree, drawn_once)
     )
+    assert repeated <= repeated_once
     assert sum(node.tokens for node in drawn_once.nodes.values()) == 4 * 7
-    repeated = len(fake.seeds) > 1
-    assert repeated == any(node.duplicate_of for node in drawn_once.nodes.values())
-    assert (sum(node.tokens for node in tree.nodes.values()) > 4 * 7) == repeated
+    assert (len(fake.seeds) > 1) == (repeated_once > 0)
+    assert (sum(node.tokens for node in tree.nodes.values()) > 4 * 7) == (repeated_once > 0)
 
 
 def test_wrong_queries_on_the_way_are_drawn_again_and_correct_ones_are_not():

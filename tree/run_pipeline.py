@@ -52,7 +52,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--sample_num", type=int, default=4, help="revisions of each wrong query")
     add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
-    add("--redraws", type=int, default=1, help="how often a repeated query is drawn again (0 = off)")
+    add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
     add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for a revision shows, see README")
     add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
     add("--match", choices=("strict", "ex"), default="strict", help="verdict that a correct chosen query must have")

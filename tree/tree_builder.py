@@ -23,8 +23,8 @@ class Growth:
     """How a tree grows: `num_roots` first attempts, `sample_num` revisions of each wrong query, `max_depth` levels.
 
     No revisions are asked for that would take the tree over `max_nodes`, or once it has `stop_after` correct nodes
-    (0 = no such bound). A query that repeats a sample of its request, or one known to be wrong on its way, is drawn
-    again, `redraws` times at most. `revision` is one of `prompts.REVISIONS`, `feedback` "own" or "oracle".
+    (0 = no such bound). A query that repeats a wrong one of its request or on its way is drawn again, `redraws`
+    times at most. `revision` is one of `prompts.REVISIONS`, `feedback` "own" or "oracle".
     """
 
     max_depth: int
@@ -141,15 +141,9 @@ class _Growing:
 
     async def attempt(self, place: Place) -> list[tuple[Answer, Place | None]]:
         """Ask for queries at a place, judge them, and at once ask for revisions; each answer with its next place."""
-        drawn = await self.draw(place)
-        # shielded, because cancelling a task that runs in a worker would cost the worker
-        verdicts = await asyncio.shield(self.judge([sql for sql, _ in drawn]))
-        answers = [
-            Answer(*query, verdict, feedback_text(verdict, self.growth.feedback))
-            for query, verdict in zip(drawn, verdicts, strict=True)
-        ]
+        answers = await self.draw(place)
         children = self.children(place, answers)
-        correct = sum(verdict.ex for verdict in verdicts)
+        correct = sum(answer.verdict.ex for answer in answers)
         for child in children:
             if child and self.affordable(self.nodes_asked_for(), correct):
                 self.ask(child)
@@ -158,30 +152,31 @@ class _Growing:
     def nodes_asked_for(self) -> int:
         return self.growth.num_roots + self.growth.sample_num * (len(self.asked) - 1)
 
-    async def draw(self, place: Place) -> list[tuple[str, int]]:
-        """Queries at a place, each with the tokens it took; a repeated one is drawn again.
-
-        A correct query may repeat one from elsewhere in the tree: it shows that the attempt above can be mended.
-        """
+    async def draw(self, place: Place) -> list[Answer]:
+        """Judged queries at a place; one that repeats what is known to be wrong there is drawn again."""
         messages = prompts.revision_chat(self.growth.revision, self.task, place.attempts)
         count = self.growth.sample_num if place.path else self.growth.num_roots
-        queries, tokens = [""] * count, [0] * count
-        seen, missing = set(place.wrong), list(range(count))
+        answers: dict[int, Answer] = {}
+        wrong, missing = set(place.wrong), list(range(count))
         for draw in range(1 + self.growth.redraws):
             seed = node_seed(self.growth.seed, self.question.question_id, place.path, draw)
             replies = await self.sample(messages, len(missing), seed)
+            queries = [prompts.extract_sql(reply.text) for reply in replies]
+            # shielded, because cancelling a task that runs in a worker would cost the worker
+            verdicts = await asyncio.shield(self.judge(queries))
             repeated = []
-            for slot, reply in zip(missing, replies, strict=True):
-                queries[slot] = prompts.extract_sql(reply.text)
-                tokens[slot] += reply.tokens
-                key = canonical_sql(queries[slot])
-                if key in seen:
+            for slot, reply, sql, verdict in zip(missing, replies, queries, verdicts, strict=True):
+                before = answers[slot].tokens if slot in answers else 0
+                feedback = feedback_text(verdict, self.growth.feedback)
+                answers[slot] = Answer(sql, before + reply.tokens, verdict, feedback)
+                if not verdict.ex and canonical_sql(sql) in wrong:
                     repeated.append(slot)
-                seen.add(key)
+                elif not verdict.ex:
+                    wrong.add(canonical_sql(sql))
             missing = repeated
             if not missing:
                 break
-        return list(zip(queries, tokens, strict=True))
+        return [answers[slot] for slot in range(count)]
 
     def children(self, place: Place, answers: list[Answer]) -> list[Place | None]:
         """Where each answer would be revised; None for one that is right, a repetition, too deep or too long."""
