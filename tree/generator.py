@@ -125,13 +125,12 @@ class Generator:
         """Whether the chat leaves room for a whole reply."""
         return len(encode(self.tokenizer, messages)) <= self.max_prompt_tokens
 
-    async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
-        """`n` replies to one chat, in one request. The same seed gives the same replies as far as the engine is
-        deterministic (batching changes sums in the last bits, on GPU and CPU alike)."""
-        from vllm import SamplingParams, TokensPrompt
+    def parameters(self, n: int, seed: int):
+        """vLLM's parameters of one request."""
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        parameters = SamplingParams(
+        return SamplingParams(
             n=n,
             seed=seed,
             temperature=self.sampling.temperature,
@@ -141,6 +140,13 @@ class Generator:
             stop=[CLOSING],
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
+        """`n` replies to one chat, in one request. The same seed gives the same replies as far as the engine is
+        deterministic (batching changes sums in the last bits, on GPU and CPU alike)."""
+        from vllm import TokensPrompt
+
+        parameters = self.parameters(n, seed)
         prompt = TokensPrompt(prompt_token_ids=encode(self.tokenizer, messages))
         renderer = self._engine.renderer
         (engine_input,) = renderer.render_cmpl([prompt], renderer.default_cmpl_tok_params)
