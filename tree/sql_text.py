@@ -18,7 +18,7 @@ def first_word(sql: str) -> str:
     return re.compile(r"\w+|\S|\Z").match(sql, position).group().upper()
 
 
-@functools.lru_cache(maxsize=8192)
+@functools.lru_cache(maxsize=128)  # a parsed query takes tens of kilobytes
 def _parse(sql: str):
     """sqlglot's tree of the first statement, or None when sqlglot cannot read it."""
     import logging
