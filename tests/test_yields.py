@@ -26,6 +26,12 @@ def test_both_yields_of_a_tree():
     assert str(revisions) == "1 of 3 right (33.3%), 16.67 right per 1,000 tokens"
 
 
+def test_later_revisions_are_not_counted():
+    tree = tree_of([False, True], [(0, False)])
+    tree.add("node_2_0", is_correct=True, tokens=5, generated_sql="SELECT 0", execution_feedback="", outcome="ok")
+    assert yields(tree) == (Yield(1, 0, 20), Yield(1, 1, 10))
+
+
 def test_one_first_attempt_or_no_tokens_say_nothing():
     assert yields(tree_of([False], [(0, True)])) == (Yield(1, 1, 20), Yield())
     assert yields(tree_of([False, True], [(0, True)], tokens=None)) == (Yield(), Yield())

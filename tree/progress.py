@@ -96,6 +96,6 @@ class Progress:
             f"{figures['mean_replies_in_flight']} replies at a time, SQL was running {figures['sql_busy']:.0%} of it",
             f"tokens     {figures['output_tokens']} written, {figures['prompt_tokens']} read, of which "
             f"{figures['prefix_cache_hits']:.0%} came from the prefix cache",
-            f"revisions  {self.revisions}",
+            f"revisions  {self.revisions} (those of first attempts)",
             f"fresh      {self.fresh}: what first attempts would have given in their place",
         ]

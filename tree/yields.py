@@ -26,19 +26,20 @@ class Yield:
 
 
 def yields(tree: RevisionTree) -> tuple[Yield, Yield]:
-    """(revisions, fresh attempts at the same places) of one tree.
+    """(revisions of first attempts, fresh attempts in their place) of one tree.
 
-    The second is what as many further first attempts would give in the place of the revisions: for each revision, the
-    mean over the tree's first attempts without the one that it descends from (leaving one out keeps the estimate
-    free of the choice of wrong attempts). A tree with a single first attempt says nothing about fresh ones.
+    The second is what as many further first attempts would give: for each revision, the mean over the tree's first
+    attempts without the one that it revises, because leaving that out keeps the choice of wrong ones out of the
+    estimate. Later revisions are not counted: within a budget they happen where most first attempts were right. A tree
+    with a single first attempt says nothing about fresh ones.
     """
     revisions = fresh = Yield()
     roots = [node for node in tree.nodes.values() if node.parent_id == INITIAL]
     for node in tree.nodes.values():
-        if node.parent_id == INITIAL or node.tokens is None:
+        if node.d != 2 or node.tokens is None:
             continue
         revisions += Yield(1, node.is_correct, node.tokens)
-        others = [root for root in roots if root is not tree.path(node)[0]]
+        others = [root for root in roots if root.node_id != node.parent_id]
         if others:
             count = len(others)
             fresh += Yield(
