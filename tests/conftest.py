@@ -141,6 +141,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose attention heads are wide enough for vLLM."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", hidden_size=256)
+
+
+@pytest.fixture(scope="session")
 def pair_rows() -> list[dict]:
     """Preference pairs on two databases: six questions, each with two pairs."""
     rows = []

@@ -42,9 +42,9 @@ def demo(tmp_path_factory):
     return "--data", folder / "train.json", "--db_root", folder / "train_databases"
 
 
-def test_tree_growth(demo, tiny_model):
+def test_tree_growth(demo, tiny_generator):
     few = ("--questions", "4", "--many", "8", "--common", "1", "--per_database", "2", "--max_tokens", "12")
-    assert set(promises(run_script("bench/tree_growth.py", "--model", tiny_model, *demo, *few))) == {
+    assert set(promises(run_script("bench/tree_growth.py", "--model", tiny_generator, *demo, *few))) == {
         "growth_of_the_limit",
         "growth_common_way_speedup",
         "growth_linear_percent",
@@ -52,8 +52,8 @@ def test_tree_growth(demo, tiny_model):
     }
 
 
-def test_revision_yield(demo, tiny_model):
+def test_revision_yield(demo, tiny_generator):
     few = ("--questions", "4", "--per_database", "2", "--nodes", "4", "--max_tokens", "12")
-    run = run_script("bench/revision_yield.py", "--model", tiny_model, *demo, *few)
+    run = run_script("bench/revision_yield.py", "--model", tiny_generator, *demo, *few)
     assert set(promises(run)) == {"revision_yield_of_fresh"}
     assert all(f"\n{revision} " in run.stdout for revision in REVISIONS)

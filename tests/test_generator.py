@@ -11,13 +11,13 @@ LENGTH, SEQUENCES = 512, 16
 
 
 @pytest.fixture(scope="module")
-def answers(tiny_model):
+def answers(tiny_generator):
     """What one engine answered to all requests of this page, and its counts."""
 
     async def ask() -> dict:
-        tokenizer = load_tokenizer(tiny_model)
+        tokenizer = load_tokenizer(tiny_generator)
         settings = EngineSettings(LENGTH, max_num_seqs=SEQUENCES, max_num_batched_tokens=LENGTH)
-        generator = Generator(tiny_model, tokenizer, Sampling(1.0, 1.0, 0, 24), settings)
+        generator = Generator(tiny_generator, tokenizer, Sampling(1.0, 1.0, 0, 24), settings)
         try:
             long = [chat(f"{number} " + "x" * 400) for number in range(12)]
             found = {

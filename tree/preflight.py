@@ -114,11 +114,15 @@ def prompt_lengths(work: Work, encode: Callable) -> dict[int, int]:
 
 def skip_long_prompts(work: Work, lengths: dict[int, int], longest: int, args: argparse.Namespace) -> None:
     """Questions whose prompt has more than `longest` tokens leave the shard, with the reason."""
-    reason = "prompt of {} tokens, with --max_tokens more than the longest context of {}"
+    limit = longest + args.max_tokens
     work.skip(
-        {key: reason.format(length, longest + args.max_tokens) for key, length in lengths.items() if length > longest}
+        {
+            key: f"prompt of {length} tokens leaves no room for --max_tokens {args.max_tokens} in a context of {limit}"
+            for key, length in lengths.items()
+            if length > longest
+        }
     )
-    work.report(f"{args.data}: every prompt is too long; raise --max_model_len")
+    work.report(f"{args.data}: every prompt is too long; use a smaller --max_tokens or a larger --max_model_len")
 
 
 def histogram(lengths: Sequence[int]) -> list[str]:
