@@ -82,4 +82,5 @@ if ((${#failed[@]})); then
     echo "error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}" >&2
     exit 1
 fi
-echo "all $SHARDS shard(s) done: $OUTPUT_DIR/final_data_emerge_shard_*.json, $OUTPUT_DIR/final_data_baseline_shard_*.json"
+[[ " $* " == *" --dry_run "* ]] || # which writes nothing
+    echo "all $SHARDS shard(s) done: $OUTPUT_DIR/final_data_emerge_shard_*.json, $OUTPUT_DIR/final_data_baseline_shard_*.json"
