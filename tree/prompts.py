@@ -1,7 +1,7 @@
 """Every sentence shown to a model, and reading its replies.  Pure.
 
 Layout for the prefix cache: instructions and schema first, the same for all questions of a database; evidence and
-question after; a revision is a further turn of the same chat.
+question after; a revision begins with that task, and in a chat with all turns before it.
 """
 
 import re
@@ -30,7 +30,7 @@ CLOSING = "```"
 # chat    a further turn of the same chat: the query as assistant, its feedback as user, all attempts of the path
 # quoted  the task again, with the last attempt and its feedback quoted below
 # error   the task again, with the last attempt's feedback, the query itself not shown
-# again   the task again and nothing else: another attempt, which must only differ from those before
+# again   the task again and nothing else: another attempt; wrong ones that repeat are drawn again
 AGAIN = "again"
 REVISIONS = (AGAIN, "error", "quoted", "chat")
 
