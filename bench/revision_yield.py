@@ -15,6 +15,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,7 +26,7 @@ from tree import prompts, run_pipeline  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
 from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
-from tree.preflight import Work, check_gold, prompt_lengths, read_schemas  # noqa: E402
+from tree.preflight import Work, check_gold, prepare_prompts  # noqa: E402
 from tree.questions import load_questions  # noqa: E402
 from tree.sql_text import canonical_sql  # noqa: E402
 from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
@@ -110,16 +111,15 @@ async def measure(args: argparse.Namespace) -> None:
     tokenizer = load_tokenizer(model)
     with Executor(1, timeout=5) as executor:
         # --- questions ---
-        works = []
+        works, lengths = [], []
         for data, db_root in zip(args.data, args.db_root, strict=True):
             work = Work(choose(load_questions(data), args.questions, args.per_database))
             for db_id in {question.db_id for question in work.questions}:
                 check_database(database_path(db_root, db_id))
             settings = run_pipeline.parse_arguments(["--data", data, "--db_root", db_root])
             await check_gold(work, executor, settings)
-            read_schemas(work, db_root)
+            lengths.append(prepare_prompts(work, partial(encode, tokenizer), settings.max_prompt_tokens, settings))
             works.append((work, db_root))
-        lengths = [prompt_lengths(work, lambda messages: encode(tokenizer, messages)) for work, _ in works]
         longest = max(length for found in lengths for length in found.values())
         engine = EngineSettings(longest + run_pipeline.ROOM_PER_LEVEL + 2 * args.max_tokens)
         generator = Generator(

@@ -28,6 +28,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -42,7 +44,7 @@ from tree.files import InputError, run_script  # noqa: E402
 from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
 from tree.journal import Journal  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
-from tree.preflight import Work, check_gold, prompt_lengths, read_schemas  # noqa: E402
+from tree.preflight import Work, check_gold, prepare_prompts  # noqa: E402
 from tree.questions import by_database, load_questions  # noqa: E402
 from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
 from tree.tree_node import Question  # noqa: E402
@@ -186,11 +188,11 @@ async def measure(args: argparse.Namespace) -> None:
         await check_gold(work, executor, settings)
         if len(work.questions) < args.questions:
             raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")
-        read_schemas(work, args.db_root)
-        few = Work(work.questions[: args.questions], work.schemas)
-        common = Work(work.questions[: args.common], work.schemas)
         tokenizer = load_tokenizer(model)
-        longest = max(prompt_lengths(work, lambda messages: encode(tokenizer, messages)).values())
+        lengths = prepare_prompts(work, partial(encode, tokenizer), settings.max_prompt_tokens, settings)
+        longest = max(lengths.values())
+        few = replace(work, questions=work.questions[: args.questions])
+        common = replace(work, questions=work.questions[: args.common])
         engine = EngineSettings(longest + args.max_depth * run_pipeline.ROOM_PER_LEVEL + args.max_tokens)
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, args.max_tokens)
         generator = Generator(model, tokenizer, sampling, engine)

@@ -1,10 +1,17 @@
-"""Schema text: SQLite itself must accept it, and it must show what a query needs."""
+"""Schema text: SQLite itself must accept it, it must show what a query needs, and shorten in a fixed order."""
 
 import sqlite3
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import make_database
+from tree.descriptions import Description
 from tree.sandbox import connect
-from tree.schema import schema_text
+from tree.schema import Column, ForeignKey, Table, read_schema
+from tree.schema_text import FORMATS, SHORTENINGS, Shortening, likely_tables, schema_text, shorten
 
 HARD = """
 CREATE TABLE "group" ("School Name" TEXT, "Charter (Y/N)" INTEGER, city TEXT, note BLOB,
@@ -15,14 +22,22 @@ INSERT INTO "group" VALUES ('Höchst', 1, 'Zürich', x'00ff'), ('東京', NULL, 
     ('A' || hex(zeroblob(100)), 0, 'B', NULL);
 CREATE VIEW names AS SELECT "School Name" AS n FROM "group";
 """
+SAID = {
+    ("group", "Charter (Y/N)"): Description("whether a charter school", "0: no, 1: yes"),
+    ("group", "city"): Description("the town", "see the school's web page"),
+}
 
 
-def test_schema_is_sql_that_sqlite_accepts(tmp_path):
-    path = make_database(tmp_path / "hard.sqlite", HARD)
-    text = schema_text(connect(path))
+def hard_schema(tmp_path):
+    return read_schema(connect(make_database(tmp_path / "hard.sqlite", HARD)), SAID)
+
+
+@pytest.mark.parametrize("steps", range(len(SHORTENINGS) + 1))
+def test_ddl_is_sql_that_sqlite_accepts(tmp_path, steps):
+    text = schema_text(hard_schema(tmp_path), "ddl", Shortening(steps))
     rebuilt = sqlite3.connect(":memory:")
     rebuilt.executescript(text)
-    original = sqlite3.connect(path)
+    original = sqlite3.connect(tmp_path / "hard.sqlite")
     for table in ("group", 'we"ird', "names"):
         literal = table.replace("'", "''")
         shape = f"SELECT name, type FROM pragma_table_info('{literal}') ORDER BY cid"
@@ -31,13 +46,122 @@ def test_schema_is_sql_that_sqlite_accepts(tmp_path):
         assert rebuilt.execute(keys).fetchall() == original.execute(keys).fetchall()
 
 
-def test_schema_shows_keys_and_short_values(tmp_path):
-    text = schema_text(connect(make_database(tmp_path / "hard.sqlite", HARD)))
-    assert 'PRIMARY KEY ("School Name", city)' in text
+@pytest.mark.parametrize("layout", FORMATS)
+def test_schema_shows_keys_descriptions_and_short_values(tmp_path, layout):
+    text = schema_text(hard_schema(tmp_path), layout)
     assert "'Höchst', '東京'" in text
-    assert "0000" not in text  # long values and BLOBs stay out
-    assert '"Charter (Y/N)" INTEGER, -- 1, 0' in text
+    assert "0000" not in text  # long values stay out where there are short ones, BLOBs always
+    assert "whether a charter school" in text and "0: no, 1: yes" in text
+    assert "the town" in text and "web page" not in text  # explains no stored value
+    assert '"School Name"' in text and '"we""ird"' in text
 
 
-def test_schema_is_the_same_every_time(shop):
-    assert schema_text(connect(shop)) == schema_text(connect(shop))
+def test_ddl_comments(tmp_path):
+    text = schema_text(hard_schema(tmp_path), "ddl")
+    assert 'PRIMARY KEY ("School Name", city)' in text
+    assert '"Charter (Y/N)" INTEGER, -- whether a charter school; 0: no, 1: yes; e.g. 1, 0' in text
+
+
+def test_mschema_layout(tmp_path):
+    lines = schema_text(hard_schema(tmp_path), "mschema").splitlines()
+    assert lines[:3] == ["【Schema】", '# Table: "group"', "["]
+    assert '("Charter (Y/N)":INTEGER, whether a charter school, 0: no, 1: yes, Examples: [1, 0]),' in lines
+    assert "(id:INTEGER, Primary Key)," in lines
+    assert lines[lines.index("【Foreign keys】") + 1 :] == [
+        '"we""ird".up="we""ird".id',
+        '"we""ird".school="group"."School Name"',
+        '"we""ird".town="group".city',
+    ]
+
+
+def test_frequent_values_first_and_long_ones_cut(tmp_path):
+    script = f"""
+    CREATE TABLE t (a TEXT, b TEXT, c TEXT, d);
+    INSERT INTO t VALUES ('rare', '{"x" * 100}', 'it''s
+two', x'41'), ('often', '{"y" * 100}', 'it''s
+two', x'42'), ('often', '', NULL, x'43');
+    """
+    (table,) = read_schema(connect(make_database(tmp_path / "t.sqlite", script)))
+    examples = {column.name: column.examples for column in table.columns}
+    assert examples == {
+        "a": ("'often'", "'rare'"),
+        "b": (f"'{'x' * 40}…'",),
+        "c": ("'it''s\\ntwo'",),
+        "d": (),
+    }
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_schema_is_the_same_every_time(shop, layout):
+    one, other = (schema_text(read_schema(connect(shop)), layout) for _ in range(2))
+    assert one == other
+
+
+def test_views_are_not_computed(tmp_path):
+    script = """CREATE VIEW endless AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c)
+        SELECT COUNT(*) AS n FROM c;"""
+    (view,) = read_schema(connect(make_database(tmp_path / "view.sqlite", script)))
+    assert view.name == "endless" and view.columns[0].examples == ()
+
+
+# --- shortening -----------------------------------------------------------------------------------------------------
+
+
+def wide_schema(tables: int, columns: int) -> tuple[Table, ...]:
+    return tuple(
+        Table(
+            f"table_{number}",
+            tuple(
+                Column(f"column_{number}_{place}", "TEXT", ("'a'", "'b'"), f"meaning {place}", "a: one, b: two")
+                for place in range(columns)
+            ),
+            (f"column_{number}_0",),
+            (ForeignKey((f"column_{number}_0",), f"table_{(number + 1) % tables}", ()),),
+        )
+        for number in range(tables)
+    )
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 6_000), st.sampled_from(FORMATS))
+def test_shortened_in_a_fixed_order_as_little_as_needed(tables, columns, budget, layout):
+    schema = wide_schema(tables, columns)
+    order = [table.name for table in schema][::-1]
+
+    def length(shortening: Shortening) -> int:
+        return len(schema_text(schema, layout, shortening))
+
+    found = shorten(schema, lambda: order, lambda shortening: length(shortening) <= budget)
+    if found is None:
+        assert length(Shortening(len(SHORTENINGS), tuple(order[1:]))) > budget
+        return
+    assert length(found) <= budget
+    if found.tables:  # the unlikely ones, as few as needed, after everything else
+        kept = tables - len(found.tables)
+        assert kept >= 1 and found.tables == tuple(order[kept:]) and found.steps == len(SHORTENINGS)
+        assert length(Shortening(found.steps, found.tables[1:])) > budget
+    elif found.steps:
+        assert length(Shortening(found.steps - 1)) > budget
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+def test_nothing_is_cut_in_the_middle(layout):
+    """What is left out might as well never have been there."""
+    schema = wide_schema(20, 4)
+    shortening = Shortening(3, ("table_3", "TABLE_7"))
+    rest = []
+    for number, table in enumerate(schema):
+        columns = tuple(replace(column, examples=(), meaning="", codes="") for column in table.columns)
+        keys = () if number in (2, 6) else table.foreign_keys
+        if number not in (3, 7):
+            rest.append(replace(table, columns=columns, foreign_keys=keys))
+    assert schema_text(schema, layout, shortening) == schema_text(rest, layout)
+    assert shortening.names() == [*SHORTENINGS, "table table_3", "table TABLE_7"]
+
+
+def test_tables_that_the_question_names_come_first():
+    names = {"stadium": ["name", "capacity"], "singer": ["name", "age"], "concert": ["title", "StadiumId", "year"]}
+    schema = [Table(table, tuple(Column(column, "TEXT") for column in columns)) for table, columns in names.items()]
+    assert likely_tables(schema, "How old are the singers?", [])[0] == "singer"
+    assert likely_tables(schema, "Which stadiums had concerts in one year?", [])[0] == "concert"
+    assert likely_tables(schema, "Who is Joe Sharp?", ["singer"])[0] == "singer"
+    assert likely_tables(schema, "", []) == list(names)

@@ -5,11 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
 
 from tree.files import InputError
 from tree.prompts import chat, task_prompt
 from tree.questions import estimated_cost, limited, load_questions, shards
+from tree.schema import Table
+from tree.schema_text import FORMATS, FULL, Shortening, likely_tables, schema_text, shorten
 from tree.tree_node import Question
+from tree.values import Match, value_lines
 
 SLOW_GOLD = 5.0  # seconds from which a gold query is listed
 BINS = 10  # of the prompt-length histogram
@@ -18,16 +23,38 @@ BAR = 40  # characters
 
 @dataclass
 class Work:
-    """The questions to work on, their databases' schema texts, and the questions left out with the reason."""
+    """The questions to work on, what their prompts are made of, and the questions left out with the reason.
+
+    `schemas` are the databases' tables, `values` the lines about stored values that match a question, `shortened` what
+    a question's schema lacks for its prompt to fit; `layout` is one of `schema_text.FORMATS`.
+    """
 
     questions: list[Question]
-    schemas: dict[str, str] = field(default_factory=dict)
+    layout: str = FORMATS[0]
+    schemas: dict[str, tuple[Table, ...]] = field(default_factory=dict)
+    values: dict[int, list[Match]] = field(default_factory=dict)
+    shortened: dict[int, Shortening] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)
     reported: int = 0
 
-    def prompt(self, question: Question) -> str:
-        """The initial task of a question; made when asked for, so that no schema is held once per question."""
-        return task_prompt(self.schemas[question.db_id], question.question, question.evidence)
+    def __post_init__(self):
+        # shared by the questions of a database; few are in use at a time
+        self._schema_text = lru_cache(maxsize=64)(
+            lambda db_id, shortening: schema_text(self.schemas[db_id], self.layout, shortening)
+        )
+
+    def prompt(self, question: Question, shortening: Shortening | None = None) -> str:
+        """The initial task of a question, with its own shortening or another.
+
+        Made from the database, the question and the evidence; made when asked for, so that no schema is held once per
+        question.
+        """
+        number = question.question_id
+        schema = self._schema_text(question.db_id, shortening or self.shortened.get(number, FULL))
+        values = value_lines(self.values.get(number, ()))
+        text = task_prompt(schema, question.question, question.evidence, values)
+        # bytes that are not UTF-8 cannot be tokenized or stored as JSON, so they are shown escaped
+        return text.encode("utf-8", "backslashreplace").decode()
 
     def skip(self, reasons: dict[int, str]) -> None:
         """Leave out questions, by id, with the reason."""
@@ -36,6 +63,10 @@ class Work:
                 entry = {"question_id": question.question_id, "db_id": question.db_id, "reason": reason}
                 self.skipped.append(entry)
         self.questions = [question for question in self.questions if question.question_id not in reasons]
+
+    def databases(self) -> list[str]:
+        """The databases in use, each once."""
+        return sorted({question.db_id for question in self.questions})
 
     def report(self, nothing_left: str) -> None:
         """Print what was skipped since the last report. Raises InputError when no question is left."""
@@ -58,7 +89,7 @@ def select(args: argparse.Namespace) -> tuple[Work, list[str]]:
     parts = shards(questions, args.num_shards)
     if not parts[args.shard_id]:
         raise InputError(f"shard {args.shard_id} of {args.num_shards} has no questions; use fewer shards")
-    return Work(parts[args.shard_id]), balance(parts)
+    return Work(parts[args.shard_id], args.schema_format), balance(parts)
 
 
 def balance(parts: Sequence[Sequence[Question]]) -> list[str]:
@@ -92,37 +123,103 @@ async def check_gold(work: Work, executor, args: argparse.Namespace) -> None:
     work.report(f"{args.data}: no question has a gold query that runs and returns rows")
 
 
-def read_schemas(work: Work, db_root: str) -> None:
-    """Fill in the schema text of every database in use."""
-    from tree.sandbox import connect
-    from tree.schema import schema_text
+async def prepare_instances(work: Work, executor, args: argparse.Namespace) -> None:
+    """Derive the perturbed instances of every database in use; a database without them is named, with the reason."""
+    from tqdm.asyncio import tqdm
+
     from tree.sql_utils import database_path
 
-    for db_id in {question.db_id for question in work.questions}:
-        with closing(connect(database_path(db_root, db_id))) as connection:
-            # bytes that are not UTF-8 cannot be tokenized or stored as JSON, so they are shown escaped
-            work.schemas[db_id] = schema_text(connection).encode("utf-8", "backslashreplace").decode()
+    db_ids = work.databases()
+    runs = [executor.prepare(database_path(args.db_root, db_id)) for db_id in db_ids]
+    for db_id, reason in zip(db_ids, await tqdm.gather(*runs, desc="perturbed databases"), strict=True):
+        if reason:
+            print(f"warning: no perturbed instances of {db_id}, so nothing on it is found to be fragile: {reason}")
 
 
-def prompt_lengths(work: Work, encode: Callable) -> dict[int, int]:
-    """Question id -> length of its initial prompt in tokens."""
+def read_schemas(work: Work, db_root: str) -> None:
+    """Fill in the schema of every database in use, with BIRD's descriptions where there are any."""
     from tqdm import tqdm
 
-    bar = tqdm(work.questions, desc="prompt lengths", unit="prompt", mininterval=1)
-    return {question.question_id: len(encode(chat(work.prompt(question)))) for question in bar}
+    from tree.descriptions import read_descriptions
+    from tree.sandbox import connect
+    from tree.schema import column_names, read_schema
+    from tree.sql_utils import database_path
+
+    for db_id in tqdm(work.databases(), desc="schemas", unit="database"):
+        path = database_path(db_root, db_id)
+        with closing(connect(path)) as connection:
+            described = read_descriptions(path.parent / "database_description", column_names(connection))
+            work.schemas[db_id] = read_schema(connection, described.by_column)
+        if described.unmatched:
+            print(
+                f"warning: {db_id}: descriptions of nothing in the database are left out: "
+                f"{', '.join(described.unmatched)}"
+            )
 
 
-def skip_long_prompts(work: Work, lengths: dict[int, int], longest: int, args: argparse.Namespace) -> None:
-    """Questions whose prompt has more than `longest` tokens leave the shard, with the reason."""
-    limit = longest + args.max_tokens
-    work.skip(
-        {
-            key: f"prompt of {length} tokens leaves no room for --max_tokens {args.max_tokens} in a context of {limit}"
-            for key, length in lengths.items()
-            if length > longest
-        }
-    )
-    work.report(f"{args.data}: every prompt is too long; use a smaller --max_tokens or a larger --max_model_len")
+def find_values(work: Work, db_root: str) -> None:
+    """Fill in the stored values that match each question; a database's index is built when it is first needed."""
+    from tqdm import tqdm
+
+    from tree.sql_utils import database_path
+    from tree.values import build_index, default_folder, matching_values
+
+    for db_id, questions in tqdm(groupby(work.questions, lambda question: question.db_id), desc="stored values"):
+        index = build_index(database_path(db_root, db_id), default_folder())
+        for question in questions:
+            text = f"{question.question}\n{question.evidence}"
+            work.values[question.question_id] = matching_values(index, text)
+
+
+def fit_prompts(work: Work, encode: Callable, longest: int) -> dict[int, int]:
+    """Shorten the schemas of prompts over `longest` tokens; question id -> length of its initial prompt in tokens.
+
+    A question whose prompt is too long even with one table leaves the work, with the reason.
+    """
+    from tqdm import tqdm
+
+    lengths: dict[int, int] = {}
+    too_long: dict[int, str] = {}
+    for question in tqdm(work.questions, desc="prompts", unit="prompt", mininterval=1):
+        number = question.question_id
+        shortening, tried = _fitted(work, question, encode, longest)
+        if shortening:
+            work.shortened[number], lengths[number] = shortening, tried[shortening]
+        else:
+            least = min(tried.values())
+            too_long[number] = f"prompt of {least} tokens at the shortest, {longest} are allowed (--max_prompt_tokens)"
+    work.skip(too_long)
+    return lengths
+
+
+def _fitted(
+    work: Work, question: Question, encode: Callable, longest: int
+) -> tuple[Shortening | None, dict[Shortening, int]]:
+    """The least shortening of a question's schema that fits, and the prompt lengths of all that were tried."""
+    tables, tried = work.schemas[question.db_id], {}
+
+    def fits(shortening: Shortening) -> bool:
+        tried[shortening] = len(encode(chat(work.prompt(question, shortening))))
+        return tried[shortening] <= longest
+
+    def likely_first() -> list[str]:
+        holding = [match.table for match in work.values.get(question.question_id, ())]
+        return likely_tables(tables, f"{question.question}\n{question.evidence}", holding)
+
+    return shorten(tables, likely_first, fits), tried
+
+
+def prepare_prompts(work: Work, encode: Callable, longest: int, args: argparse.Namespace) -> dict[int, int]:
+    """Everything that prompts are made of; question id -> length of its prompt, at most `longest` tokens."""
+    read_schemas(work, args.db_root)
+    if not args.no_values:
+        find_values(work, args.db_root)
+    lengths = fit_prompts(work, encode, longest)
+    work.report(f"{args.data}: every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
+    if work.shortened:
+        count = sum(shortening != FULL for shortening in work.shortened.values())
+        print(f"{count} of {len(work.questions)} prompts have a shortened schema")
+    return lengths
 
 
 def histogram(lengths: Sequence[int]) -> list[str]:

@@ -19,7 +19,8 @@ Reply with the query in a ```sql block and nothing else.
 Database:
 {schema}
 
-{evidence}Question: {question}"""
+{values}{evidence}Question: {question}"""
+VALUES = "Stored values that the question may mean:\n{lines}\n\n"
 
 # A reply begins with this, so that the model writes the query at once. Left to itself, Qwen2.5-Coder-1.5B often
 # explains first, which takes tokens and is right less often (docs/RESULTS.md).
@@ -62,10 +63,14 @@ Row = tuple
 Message = dict[str, str]
 
 
-def task_prompt(schema: str, question: str, evidence: str) -> str:
-    """The initial task, as the generator sees it and as the `prompt` of a preference pair."""
+def task_prompt(schema: str, question: str, evidence: str, values: Sequence[str] = ()) -> str:
+    """The initial task, as the generator sees it and as the `prompt` of a preference pair.
+
+    `values` are lines about stored values that match the question.
+    """
+    shown = VALUES.format(lines="\n".join(values)) if values else ""
     hint = f"Evidence: {evidence.strip()}\n" if evidence.strip() else ""
-    return TASK.format(schema=schema.strip(), evidence=hint, question=question.strip())
+    return TASK.format(schema=schema.strip(), values=shown, evidence=hint, question=question.strip())
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class RevisionTree:
     `prompt` is what the generator saw as the initial task; `feedback` ("own" or "oracle") and `revision` (one of
     `tree.prompts.REVISIONS`) are the ways in which revisions were asked for. With "chat" the whole prompt of a revision
     is the task, then SQL and `input_seq` of each node on the path, else the task and the node's `input_seq`.
+    `shortened` says what was left out of the prompt's schema for it to fit its budget.
     """
 
     question: Question
@@ -68,6 +69,7 @@ class RevisionTree:
     feedback: str = "own"
     revision: str = "chat"
     nodes: dict[str, TreeNode] = field(default_factory=dict)
+    shortened: list[str] = field(default_factory=list)
 
     def add(self, parent_id: str, **content) -> TreeNode:
         """Append a child to `parent_id` (INITIAL for a first attempt), numbered next in its depth; returns it."""
@@ -120,7 +122,7 @@ def tree_to_json(tree: RevisionTree) -> dict:
         "SQL": question.sql,
         "feedback": tree.feedback,
         "revision": tree.revision,
-        "node_initial": {"input_seq": tree.prompt},
+        "node_initial": {"input_seq": tree.prompt, "shortened": list(tree.shortened)},
         "nodes": {node_id: _node_to_json(node, distances[node_id]) for node_id, node in tree.nodes.items()},
         "max_depth": tree.max_depth,
         "tree_status": "good" if tree.good else "bad",
@@ -162,10 +164,12 @@ def tree_from_json(content: dict) -> RevisionTree:
             difficulty=content.get("difficulty") or "",
         )
         nodes = {node_id: _node_from_json(node_id, node) for node_id, node in content["nodes"].items()}
-        prompt = (content.get("node_initial") or {}).get("input_seq", "")
+        initial = content.get("node_initial") or {}
+        prompt, shortened = initial.get("input_seq", ""), list(initial.get("shortened", ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a revision tree ({type(error).__name__}: {error})") from None
-    return RevisionTree(question, prompt, content.get("feedback", "own"), content.get("revision", "chat"), nodes)
+    ways = content.get("feedback", "own"), content.get("revision", "chat")
+    return RevisionTree(question, prompt, *ways, nodes, shortened)
 
 
 def _node_from_json(node_id: str, node: dict) -> TreeNode:
