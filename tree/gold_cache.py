@@ -20,7 +20,7 @@ def default_folder() -> Path:
 
 
 @functools.lru_cache(maxsize=256)
-def _fingerprint(path: str, size: int, changed: int) -> str:
+def fingerprint(path: str, size: int, changed: int) -> str:
     """Of a database file: its size, its header (which counts changes) and blocks spread over it."""
     digest = hashlib.sha256(f"{size}/{sqlite3.sqlite_version}".encode())
     with open(path, "rb") as file:
@@ -68,4 +68,4 @@ class GoldCache:
     def _place(self, path: str, sql: str) -> Path:
         status = os.stat(path)
         name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self.folder / _fingerprint(path, status.st_size, status.st_mtime_ns) / f"{name}.pickle"
+        return self.folder / fingerprint(path, status.st_size, status.st_mtime_ns) / f"{name}.pickle"

@@ -21,11 +21,19 @@ from urllib.parse import quote
 
 from tree.files import InputError
 from tree.gold_cache import GoldCache
+from tree.perturbed import INSTANCES, instance_files
 from tree.prompts import SHOWN_ROWS
-from tree.sql_text import clock_or_random, first_word, limit_without_order, orders_rows, quoted_names
+from tree.sql_text import canonical_sql, clock_or_random, first_word, limit_without_order, orders_rows, quoted_names
 
 OUTCOMES = ("ok", "empty", "error", "denied", "timeout", "too_large", "not_a_query", "no_sql", "crashed")
-FLAGS = ("constant", "quoted_literal", "clock_or_random", "limit_without_order", "both_empty")
+FLAGS = (
+    "constant",  # no table is read
+    "quoted_literal",  # a name in double quotes was taken as text
+    "clock_or_random",  # the result may differ from run to run
+    "limit_without_order",  # which rows come is left to chance
+    "both_empty",  # gold returns nothing, and so does this
+    "fragile",  # right only by coincidence: on other rows, gold's result is another one
+)
 
 STEPS_PER_CHECK = 10_000  # virtual machine steps between two looks at the limits
 MAX_ROWS = 1_000_000
@@ -36,10 +44,14 @@ MAX_DEPTH = 400  # levels of an expression
 MAX_COLUMNS = 1_000  # of a result, a table or a clause
 MAX_COMPOUND = 100  # SELECTs of one UNION chain
 HEAP = 1 << 30  # bytes that SQLite may use
-OPEN_DATABASES = 8  # per worker
-GOLD_KEPT = 512  # gold results per worker, more than there are trees in flight
+OPEN_DATABASES = 128  # per worker: those of the trees in flight, with their perturbed instances
+GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
 DEAR = 0.01  # seconds of a gold query from which its result is always kept on disk
 GOLD_ROWS_KEPT = 5_000  # larger ones are read from disk for each candidate
+INSTANCE_TIMEOUT = 5.0  # seconds of a query on a perturbed instance, where nearly all take less than 0.01
+INSTANCE_STEPS = 50_000_000  # of a query on a perturbed instance, about a second
+INSTANCE_RUNS = 6 * len(INSTANCES)  # at most, of one candidate and its gold
+COUNTING = {"count", "sum", "total"}  # functions whose result depends on how many rows there are
 SHOWN_LENGTH = 1_000  # characters or bytes of a shown value: one row may hold gigabytes, and it goes to the parent
 
 Row = tuple
@@ -115,6 +127,7 @@ class Database:
         self.connection = connect(path)
         self.refused = ""
         self.tables_read: set[str] = set()
+        self.sees_rows = False  # whether it reads a column of a table or counts
         self.steps_left = 0
         self.deadline = 0.0
         self._warm_up()
@@ -156,6 +169,9 @@ class Database:
     def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if action == sqlite3.SQLITE_READ:
             self.tables_read.add(first.lower())  # as written in count(*), as declared elsewhere
+            self.sees_rows |= bool(second) and first.lower() in self.tables
+        if action == sqlite3.SQLITE_FUNCTION:
+            self.sees_rows |= second.lower() in COUNTING
         if action in READING and not (action == sqlite3.SQLITE_FUNCTION and second.lower() in FORBIDDEN_FUNCTIONS):
             return sqlite3.SQLITE_OK
         # through pragma_table_info(…) and its like; `run` refuses the statements themselves
@@ -170,7 +186,7 @@ class Database:
 
     def start(self, limits: Limits) -> None:
         """Forget the query before, and give the next one its limits."""
-        self.refused, self.tables_read = "", set()
+        self.refused, self.tables_read, self.sees_rows = "", set(), False
         self.steps_left = limits.steps
         self.deadline = time.perf_counter() + limits.timeout
 
@@ -323,8 +339,14 @@ def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[
     return execution, rows, frozenset(rows)
 
 
-def judge(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Verdict:
-    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's."""
+def judge(
+    path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path | None = None
+) -> Verdict:
+    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's.
+
+    With the folder `perturbed`, one that is right is also run on the perturbed instances there, if the database has
+    any, and gets the flag `fragile` when it is right only by coincidence.
+    """
     gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
     # what a task sends back is the shown rows only, of gold too
     if not sql:
@@ -336,6 +358,10 @@ def judge(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) 
     if gold.outcome == execution.outcome == "empty":
         execution = replace(execution, flags=(*execution.flags, "both_empty"))
     ex = set(rows) == gold_set
+    if ex and perturbed:
+        blind = "constant" in execution.flags or not database(path).sees_rows
+        if "constant" not in gold.flags and blind or _differs(path, sql, gold_sql, limits, cache, perturbed):
+            execution = replace(execution, flags=(*execution.flags, "fragile"))
     return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
 
 
@@ -345,3 +371,79 @@ def same_rows(rows: list[Row], gold_rows: list[Row], ordered: Callable[[], bool]
     `ordered` is asked only when it matters: parsing gold costs more than running most queries.
     """
     return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not ordered())
+
+
+# --- right by coincidence -------------------------------------------------------------------------------------------
+
+
+def instance_limits(limits: Limits) -> Limits:
+    """Those of a query on a perturbed instance."""
+    return Limits(min(limits.timeout, INSTANCE_TIMEOUT), min(limits.steps, INSTANCE_STEPS))
+
+
+def _differs(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path) -> bool:
+    """Whether a candidate that is right on the database at `path` is wrong on one of its perturbed instances.
+
+    Gold that looks at the clock or draws random numbers says nothing about the result on other rows.
+    """
+    if sql == gold_sql or clock_or_random(gold_sql):
+        return False
+    files = instance_files(perturbed, path)
+    if not all(file.is_file() for file in files):
+        return False
+    limits = instance_limits(limits)
+    differs = any(_differs_on(str(file), sql, gold_sql, limits, cache) for file in files)
+    return differs and canonical_sql(sql) != canonical_sql(gold_sql)
+
+
+def _differs_on(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> bool:
+    """Whether the results on one instance differ for another reason than chance: a limit of time or size that stopped
+    one of them, which of equal rows a LIMIT takes, and the order in which real numbers are added.
+    """
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    if gold.outcome not in ("ok", "empty"):
+        return False
+    execution, rows = run(path, sql, limits)
+    if execution.outcome not in ("ok", "empty"):  # a name that is missing is one that instances do without
+        return execution.outcome == "error" and not NO_SUCH.match(execution.error)
+    if set(rows) == gold_set or _rounded(rows) == _rounded(gold_rows):
+        return False
+    columns = len(gold.columns)
+    return not any(_hangs_on_ties(path, query, columns, limits) for query in (sql, gold_sql))
+
+
+def _rounded(rows: list[Row]) -> set[Row]:
+    return {tuple(float(f"{value:.9g}") if isinstance(value, float) else value for value in row) for row in rows}
+
+
+def _hangs_on_ties(path: str, sql: str, columns: int, limits: Limits) -> bool:
+    """Whether the rows of a query change with the order of rows that its ORDER BY holds for equal."""
+    upwards, downwards = (ties_broken(sql, columns, direction) for direction in ("ASC", "DESC"))
+    return upwards != downwards and set(run(path, upwards, limits)[1]) != set(run(path, downwards, limits)[1])
+
+
+CLAUSE = re.compile(
+    r"""'(?:[^']|'')*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|[()]|\b(?:select|order|limit)\b""",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def ties_broken(sql: str, columns: int, direction: str) -> str:
+    """The query with every LIMIT's rows ordered by their values too: all `columns` of the outermost query's rows, the
+    first one of an inner query's.
+    """
+    ordered, text, end = [False], "", 0  # whether the query in each open parenthesis has had its ORDER BY
+    for match in CLAUSE.finditer(sql):
+        word = match.group().lower()
+        if word == "(":
+            ordered.append(False)
+        elif word == ")":
+            ordered = ordered[:-1] or [False]
+        elif word in ("select", "order"):
+            ordered[-1] = word == "order"
+        elif word == "limit":
+            numbers = range(1, columns + 1 if len(ordered) == 1 else 2)
+            keys = ", ".join(f"{number} {direction}" for number in numbers)
+            text += sql[end : match.start()] + (", " if ordered[-1] else "ORDER BY ") + keys + " "
+            end = match.start()
+    return text + sql[end:]

@@ -17,12 +17,14 @@ from pathlib import Path
 
 from tree.files import InputError
 from tree.gold_cache import GoldCache
-from tree.sandbox import Execution, Limits, Verdict, judge, run, run_gold
+from tree.perturbed import build, instance_files
+from tree.sandbox import INSTANCE_RUNS, Execution, Limits, Verdict, connect, instance_limits, judge, run, run_gold
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 1_000_000_000  # of SQLite's virtual machine: about 20 seconds, 60 times what the dearest Spider gold needs
 NICENESS = 5
 KILL_AFTER = 5.0  # seconds past the timeout until the worker process is killed
+PREPARE_TIMEOUT = 300.0  # seconds for the perturbed instances of one database, which mostly take one
 WORKER_MEMORY = 4 << 30  # bytes of address space
 WORKER_FILE = 2 << 30  # bytes of one file, so that no sort fills the disk with temporary ones
 TRIES = 2  # runs of a task whose worker dies
@@ -89,13 +91,30 @@ def _run(path: str, sql: str, limits: Limits) -> Execution:
         return run(path, sql, limits)[0]
 
 
-def _judge(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Verdict:
-    with _alarm(2 * limits.timeout + KILL_AFTER):  # gold may have to run first
-        return judge(path, sql, gold_sql, limits, cache)
+def _judge(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path | None) -> Verdict:
+    seconds = 2 * limits.timeout + KILL_AFTER  # gold may have to run first
+    if perturbed:
+        seconds += INSTANCE_RUNS * instance_limits(limits).timeout
+    with _alarm(seconds):
+        return judge(path, sql, gold_sql, limits, cache, perturbed)
 
 
-def _judge_all(path: str, sqls: tuple[str, ...], gold_sql: str, limits: Limits, cache: GoldCache) -> list[Verdict]:
-    return [_judge(path, sql, gold_sql, limits, cache) for sql in sqls]
+def _judge_all(
+    path: str, sqls: tuple[str, ...], gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path | None
+) -> list[Verdict]:
+    return [_judge(path, sql, gold_sql, limits, cache, perturbed) for sql in sqls]
+
+
+def _prepare(path: str, perturbed: Path) -> str:
+    try:
+        with _alarm(PREPARE_TIMEOUT):
+            files = instance_files(perturbed, path)
+            if not all(file.is_file() for file in files):
+                with contextlib.closing(connect(path)) as connection:
+                    build(connection, files)
+    except Exception as error:  # whatever a strange database brings about
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
 
 
 # --- the pool -------------------------------------------------------------------------------------------------------
@@ -107,11 +126,20 @@ class Executor:
     A query is stopped after `steps` of SQLite's virtual machine, then after `timeout` seconds; a worker that does not
     come back is killed KILL_AFTER seconds later (outcome `timeout`). A worker that dies otherwise costs its own task
     only, which is tried once more and then has outcome `crashed`. Gold results are kept in the folder `gold_cache`
-    (None: in the workers' memory only).
+    (None: in the workers' memory only). Right candidates are tried on the perturbed instances that `prepare` made in
+    the folder `perturbed` (None: they are not), see `tree.perturbed`.
     """
 
-    def __init__(self, workers: int, timeout: float = TIMEOUT, steps: int = STEPS, gold_cache: Path | None = None):
+    def __init__(
+        self,
+        workers: int,
+        timeout: float = TIMEOUT,
+        steps: int = STEPS,
+        gold_cache: Path | None = None,
+        perturbed: Path | None = None,
+    ):
         self.workers, self.limits, self.cache = workers, Limits(timeout, steps), GoldCache(gold_cache)
+        self.perturbed = perturbed
         self._restarts = 0
         self._pool = self._new_pool()
 
@@ -138,14 +166,20 @@ class Executor:
         """Run a gold query, once for all: its result is kept for the candidates that follow."""
         return await self._guard(_run_gold, lambda lost: lost, str(path), sql, self.limits, self.cache)
 
+    async def prepare(self, path: Path) -> str:
+        """Make the perturbed instances of a database, unless they are there; "" or, in one line, why there are none."""
+        if self.perturbed is None:
+            return "switched off"
+        return await self._guard(_prepare, lambda lost: lost.error, str(path), self.perturbed)
+
     async def judge(self, path: Path, sql: str, gold_sql: str) -> Verdict:
         """Run `sql` ("" for a reply without a query) and compare its rows with gold's."""
-        arguments = (str(path), sql, gold_sql, self.limits, self.cache)
+        arguments = (str(path), sql, gold_sql, self.limits, self.cache, self.perturbed)
         return await self._guard(_judge, lambda lost: Verdict(lost, Execution("ok"), False, False), *arguments)
 
     async def judge_all(self, path: Path, sqls: Sequence[str], gold_sql: str) -> list[Verdict]:
         """`judge` for several candidates of one question, in one task: less to send than with a task for each."""
-        arguments = (str(path), tuple(sqls), gold_sql, self.limits, self.cache)
+        arguments = (str(path), tuple(sqls), gold_sql, self.limits, self.cache, self.perturbed)
         verdicts = await self._guard(_judge_all, lambda lost: None, *arguments, tries=1)
         if verdicts is None:  # a worker was lost: each by itself, so that only the guilty one pays
             return list(await asyncio.gather(*(self.judge(path, sql, gold_sql) for sql in sqls)))
