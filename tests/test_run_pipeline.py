@@ -10,11 +10,11 @@ import pytest
 
 from tests.conftest import QUESTIONS, assert_one_line_error, run_script
 from tree import generator, run_pipeline
-from tree.dpo_extractor import extract_pairs
+from tree.dpo_extractor import PairSettings, extract_pairs
 from tree.prompts import Reply
 from tree.tree_node import tree_from_json
 
-WRONG = ["SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", 'SELECT COUNT(*) FROM "order"', None]
+WRONG = ["SELECT 3", "SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", 'SELECT COUNT(*) FROM "order"', None]
 
 
 class FakeGenerator:
@@ -65,7 +65,11 @@ def test_a_shard_from_questions_to_pairs(pipeline, dataset, tmp_path):
         correct = any(node["is_correct"] for node in tree["nodes"].values())
         assert tree["tree_status"] == ("good" if correct else "bad")
     for strategy in ("emerge", "baseline"):
-        pairs = [pair.to_json() for tree in trees for pair in extract_pairs(tree_from_json(tree), strategy)]
+        pairs = [
+            pair.to_json()
+            for tree in trees
+            for pair in extract_pairs(tree_from_json(tree), PairSettings(strategy)).pairs
+        ]
         assert read(tmp_path / "out" / f"final_data_{strategy}_shard_0.json") == pairs and pairs
     assert all(
         pair["prompt"][0]["content"] == trees[pair["question_id"]]["node_initial"]["input_seq"] for pair in pairs
@@ -87,6 +91,28 @@ def test_sharding_and_trees_in_flight_change_no_tree(pipeline, tmp_path):
     for shard in ("0", "1"):
         parts += read(pipeline(tmp_path / "two", "--num_shards", "2", "--shard_id", shard) / "all_trees.json")
     assert sorted(parts, key=lambda tree: tree["question_id"]) == whole
+
+
+def test_a_query_that_is_right_by_coincidence_makes_no_pair(pipeline, tmp_path):
+    trees = read(pipeline(tmp_path / "out", "--num_roots", "12") / "all_trees.json")
+    nodes = [node for tree in trees for node in tree["nodes"].values() if node["is_correct"]]
+    fragile = {node["generated_sql"] for node in nodes if "fragile" in node["flags"]}
+    assert fragile == {"SELECT 3", 'SELECT COUNT(*) FROM "order"'}  # there are three products and three orders
+    pairs = read(tmp_path / "out" / "final_data_emerge_shard_0.json")
+    assert pairs and fragile.isdisjoint(pair["chosen"][0]["content"] for pair in pairs)
+    pipeline(tmp_path / "kept", "--num_roots", "12", "--keep_fragile")
+    kept = read(tmp_path / "kept" / "final_data_emerge_shard_0.json")
+    assert any(pair["chosen"][0]["content"] == "SELECT 3" for pair in kept)
+
+
+def test_the_tree_records_what_its_prompt_lacks(pipeline, tmp_path):
+    whole = read(pipeline(tmp_path / "whole") / "all_trees.json")
+    assert all(tree["node_initial"]["shortened"] == [] for tree in whole)
+    lengths = [len(tree["node_initial"]["input_seq"]) for tree in whole]
+    # the tiny model's tokens are bytes
+    short = read(pipeline(tmp_path / "short", "--max_prompt_tokens", str(min(lengths))) / "all_trees.json")
+    assert all(tree["node_initial"]["shortened"][0] == "examples" for tree in short)
+    assert max(len(tree["node_initial"]["input_seq"]) for tree in short) < min(lengths)
 
 
 def test_questions_without_usable_gold_are_skipped_with_the_reason(pipeline, dataset, tmp_path, capsys):

@@ -1,20 +1,50 @@
-"""Preference pairs from a revision tree.  Pure.
+"""Preference pairs from revision trees.
 
 A query with a smaller revision distance is preferred (ReLoc, arXiv 2508.07434). *Emerge* pairs join nodes that are next
 to each other in the tree: `relation` says what the rejected node is to the chosen one (its parent, its child, its
 sibling). *Baseline* pairs take the deepest correct against the shallowest incorrect ones.
+
+Growing trees extracts their pairs too. With other settings, from trees that are there, without a model:
+
+    python -m tree.dpo_extractor --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json
+    python -m tree.dpo_extractor --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json \\
+        --strategy baseline --max_pairs 0 --max_per_relation 0
+
+Writes output/final_data_{strategy}_shard_{shard}.json, and manifest_{strategy}_shard_{shard}.json beside it.
 """
 
+import argparse
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+from tree.files import InputError, iterate_json_list, read_json, run_script, write_json_list
+from tree.manifest import WHOLE, PairManifest, Shard, code_version, file_fingerprint, shard_of
 from tree.prompts import AGAIN
 from tree.sql_text import canonical_sql
-from tree.tree_node import RevisionTree, TreeNode, revision_distances
+from tree.tree_node import INITIAL, RevisionTree, TreeNode, revision_distances, tree_from_json
 
 RELATIONS = ("parent", "child", "sibling", "baseline")
 STRATEGIES = ("emerge", "baseline")
+REASONS = ("fragile", "disagreeing", "repeated", "over the cap")  # for which pairs are dropped, in this order
+FRAGILE = "fragile"  # flag of a correct node that is right only by coincidence
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are made from a tree.
+
+    A correct chosen query must have the verdict `match` ("ex" or "strict"). `keep_fragile` trusts correct queries that
+    are right only by coincidence. A tree gives at most `max_pairs`, `max_per_relation` of each relation (0 = no bound).
+    """
+
+    strategy: str = "emerge"
+    match: str = "strict"
+    keep_fragile: bool = False
+    max_pairs: int = 16
+    max_per_relation: int = 8
 
 
 @dataclass(frozen=True)
@@ -32,6 +62,17 @@ class Pair:
     rejected_dist: int | None
     relation: str
     tree_id: str
+    rejected_outcome: str
+    difficulty: str
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """Canonical form of the chosen and of the rejected query."""
+        return canonical_sql(self.chosen), canonical_sql(self.rejected)
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        return self.chosen_node, self.rejected_node
 
     def to_json(self) -> dict:
         """The row of a pair file, as `datasets` and TRL's RewardTrainer load it."""
@@ -42,6 +83,17 @@ class Pair:
             "rejected": [{"role": "assistant", "content": self.rejected}],
             **row,
         }
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The pairs of a tree, and how many were dropped for each of REASONS."""
+
+    pairs: list[Pair]
+    dropped: Counter
+
+
+# --- which pairs are certain ----------------------------------------------------------------------------------------
 
 
 def prefers(
@@ -67,22 +119,23 @@ def prefers(
     return all(keys) and keys[0] != keys[1]
 
 
-def _neighbours(tree: RevisionTree) -> Iterator[tuple[TreeNode, TreeNode, str]]:
+def _neighbours(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode, str]]:
     """(chosen candidate, rejected candidate, relation of the rejected to the chosen), both ways round."""
-    for node in tree.nodes.values():
-        if parent := tree.nodes.get(node.parent_id):
+    by_id = {node.node_id: node for node in nodes}
+    for node in nodes:
+        if parent := by_id.get(node.parent_id):
             yield node, parent, "parent"
             yield parent, node, "child"
-    by_parent = sorted(tree.nodes.values(), key=lambda node: (node.parent_id, node.d, node.j))
+    by_parent = sorted(nodes, key=lambda node: node.parent_id)
     for _, siblings in itertools.groupby(by_parent, key=lambda node: node.parent_id):
         for one, other in itertools.permutations(siblings, 2):
             yield one, other, "sibling"
 
 
-def _extremes(tree: RevisionTree) -> Iterator[tuple[TreeNode, TreeNode, str]]:
+def _extremes(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode, str]]:
     """The deepest correct nodes against the shallowest incorrect ones."""
-    correct = [node for node in tree.nodes.values() if node.is_correct]
-    wrong = [node for node in tree.nodes.values() if not node.is_correct]
+    correct = [node for node in nodes if node.is_correct]
+    wrong = [node for node in nodes if not node.is_correct]
     deepest = max((node.d for node in correct), default=0)
     shallowest = min((node.d for node in wrong), default=0)
     for chosen in correct:
@@ -91,18 +144,29 @@ def _extremes(tree: RevisionTree) -> Iterator[tuple[TreeNode, TreeNode, str]]:
                 yield chosen, rejected, "baseline"
 
 
-def extract_pairs(tree: RevisionTree, strategy: str, match: str = "strict") -> list[Pair]:
-    """The preference pairs of a tree by one strategy ("emerge" or "baseline"), each pair of queries once."""
-    distances, shown = revision_distances(tree.nodes), tree.revision != AGAIN
-    candidates: Iterable = _neighbours(tree) if strategy == "emerge" else _extremes(tree)
-    pairs: dict[tuple[str, str], Pair] = {}
-    for chosen, rejected, relation in candidates:
-        if not prefers(chosen, rejected, distances, match, shown):
-            continue
-        key = canonical_sql(chosen.generated_sql), canonical_sql(rejected.generated_sql)
-        if key not in pairs:
-            pairs[key] = _pair(tree, chosen, rejected, distances, relation)
-    return list(pairs.values())
+def fragile_nodes(tree: RevisionTree) -> frozenset[str]:
+    """Ids of the correct nodes that are right only by coincidence."""
+    return frozenset(node.node_id for node in tree.nodes.values() if node.is_correct and FRAGILE in node.flags)
+
+
+def certain_pairs(tree: RevisionTree, strategy: str, match: str, doubted: frozenset[str] = frozenset()) -> list[Pair]:
+    """Every pair that the tree makes certain, whatever the order of its nodes.
+
+    Correct nodes that are `doubted` (by id) make no pair, and reaching one counts for nothing.
+    """
+    believed = {
+        node_id: replace(node, is_correct=node.is_correct and node_id not in doubted)
+        for node_id, node in tree.nodes.items()
+    }
+    distances, shown = revision_distances(believed), tree.revision != AGAIN
+    nodes = sorted(
+        (node for node in tree.nodes.values() if node.node_id not in doubted), key=lambda node: (node.d, node.j)
+    )
+    return [
+        _pair(tree, chosen, rejected, distances, relation)
+        for chosen, rejected, relation in (_neighbours(nodes) if strategy == "emerge" else _extremes(nodes))
+        if prefers(chosen, rejected, distances, match, shown)
+    ]
 
 
 def _pair(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: dict, relation: str) -> Pair:
@@ -119,4 +183,233 @@ def _pair(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: d
         rejected_dist=distances[rejected.node_id],
         relation=relation,
         tree_id=f"{question.db_id}/{question.question_id}",
+        rejected_outcome=rejected.outcome,
+        difficulty=question.difficulty,
     )
+
+
+# --- which of them are kept -----------------------------------------------------------------------------------------
+
+
+def extract_pairs(tree: RevisionTree, settings: PairSettings) -> Extraction:
+    """The preference pairs of a tree, each pair of queries once."""
+    fragile = frozenset() if settings.keep_fragile else fragile_nodes(tree)
+    certain = certain_pairs(tree, settings.strategy, settings.match, fragile)
+    agreeing = _agreeing(certain, tree)
+    first: dict[tuple[str, str], Pair] = {}
+    for pair in agreeing:
+        first.setdefault(pair.keys, pair)
+    kept = within_caps(list(first.values()), _nodes_by_query(tree), settings.max_pairs, settings.max_per_relation)
+    dropped = Counter(
+        {
+            "fragile": _certain_by_coincidence(certain, tree, settings) if fragile else 0,
+            "disagreeing": len(certain) - len(agreeing),
+            "repeated": len(agreeing) - len(first),
+            "over the cap": len(first) - len(kept),
+        }
+    )
+    return Extraction(kept, dropped)
+
+
+def _certain_by_coincidence(certain: Sequence[Pair], tree: RevisionTree, settings: PairSettings) -> int:
+    """How many pairs there would be besides the `certain` ones if fragile nodes were trusted."""
+    known = {pair.nodes for pair in certain}
+    return sum(pair.nodes not in known for pair in certain_pairs(tree, settings.strategy, settings.match))
+
+
+def _agreeing(pairs: Sequence[Pair], tree: RevisionTree) -> list[Pair]:
+    """The pairs about which the tree is of one mind.
+
+    Not so when the same query (in canonical form) stands in the tree as correct and as wrong, or when the tree prefers
+    each of two queries to the other.
+    """
+    verdicts: dict[str, set[bool]] = {}
+    for node in tree.nodes.values():
+        verdicts.setdefault(canonical_sql(node.generated_sql), set()).add(node.is_correct)
+    both_ways = {pair.keys for pair in pairs} & {pair.keys[::-1] for pair in pairs}
+    return [
+        pair for pair in pairs if pair.keys not in both_ways and all(len(verdicts[query]) == 1 for query in pair.keys)
+    ]
+
+
+def _nodes_by_query(tree: RevisionTree) -> Counter[str]:
+    """How many nodes have each query (in canonical form)."""
+    return Counter(canonical_sql(node.generated_sql) for node in tree.nodes.values())
+
+
+def hardness(outcome: str, similarity: float, repeats: int) -> float:
+    """How much there is to learn from a rejected query, from 0 to 3: what a good one is easily taken for.
+
+    First of all it runs (2 when it returns rows, 1 when it returns none, 0 otherwise). Then, in equal parts, it is like
+    the chosen query (`similarity`, from 0 to 1) and the model believes in it (`repeats` of it in the tree, at least 1).
+    """
+    return {"ok": 2, "empty": 1}.get(outcome, 0) + (similarity + 1 - 1 / repeats) / 2
+
+
+def within_caps(pairs: list[Pair], repeats: Counter[str], max_pairs: int, max_per_relation: int) -> list[Pair]:
+    """At most `max_pairs`, and `max_per_relation` of each relation (0 = no bound), in the order given.
+
+    Taken in rounds, the hardest first: a rejected query comes again only when every other one has had its turn.
+    """
+    from rapidfuzz.fuzz import ratio
+
+    def key(pair: Pair) -> float:
+        chosen, rejected = pair.keys
+        return -hardness(pair.rejected_outcome, ratio(chosen, rejected) / 100, repeats[rejected])
+
+    turns: Counter[str] = Counter()
+    ranked = []
+    for pair in sorted(pairs, key=key):
+        ranked.append((turns[pair.keys[1]], pair))
+        turns[pair.keys[1]] += 1
+    kept: set[tuple[str, str]] = set()
+    of_relation: Counter[str] = Counter()
+    for _, pair in sorted(ranked, key=lambda item: item[0]):
+        full = 0 < max_pairs <= len(kept) or 0 < max_per_relation <= of_relation[pair.relation]
+        if not full:
+            kept.add(pair.nodes)
+            of_relation[pair.relation] += 1
+    return [pair for pair in pairs if pair.nodes in kept]
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def pair_file(output_dir: str, strategy: str, shard_id: int) -> Path:
+    return Path(output_dir) / f"final_data_{strategy}_shard_{shard_id}.json"
+
+
+def write_pairs(path: Path, trees: Iterable[RevisionTree], settings: PairSettings, shard: Shard) -> PairManifest:
+    """Replace `path` with the pairs of the trees, one tree in memory at a time, and its manifest; returns that."""
+    dropped = Counter(dict.fromkeys(REASONS, 0))
+    count = 0
+
+    def rows() -> Iterator[dict]:
+        nonlocal count
+        for tree in trees:
+            extraction = extract_pairs(tree, settings)
+            dropped.update(extraction.dropped)
+            count += 1
+            yield from (pair.to_json() for pair in extraction.pairs)
+
+    pairs = write_json_list(path, rows())
+    made_by = asdict(settings)
+    strategy = made_by.pop("strategy")
+    manifest = PairManifest(
+        strategy=strategy,
+        shard_id=shard.shard_id,
+        run=shard.run | made_by,
+        sha256=file_fingerprint(path),
+        trees=count,
+        pairs=pairs,
+        dropped=dict(dropped),
+        grown_with=shard.grown_with,
+        extracted_with=code_version(),
+    )
+    manifest.write(path)
+    return manifest
+
+
+def counts_line(path: Path, manifest: PairManifest) -> str:
+    """One line of counts of a pair file."""
+    dropped = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+    return f"{path}: {manifest.pairs} pairs of {manifest.trees} trees; dropped: {dropped}"
+
+
+def _problem(tree: RevisionTree) -> str:
+    """Why pairs cannot be made from a tree that was read, "" when they can."""
+    if not isinstance(tree.question.question_id, int) or not isinstance(tree.question.db_id, str):
+        return "question_id must be a whole number, db_id text"
+    if not isinstance(tree.prompt, str) or not tree.prompt.strip():
+        return "the prompt (node_initial.input_seq) is missing"
+    for node in tree.nodes.values():
+        parent = tree.nodes.get(node.parent_id)
+        if not (isinstance(node.d, int) and isinstance(node.j, int)):
+            return f"{node.node_id}: d and j must be whole numbers"
+        if not isinstance(node.generated_sql, str) or not isinstance(node.is_correct, bool):
+            return f"{node.node_id}: generated_sql must be text, is_correct true or false"
+        if (parent is None and node.parent_id != INITIAL) or node.d != (parent.d + 1 if parent else 1):
+            return f"{node.node_id}: it does not stand one level below its parent {node.parent_id}"
+        children = [tree.nodes.get(child) for child in node.children_ids]
+        if any(child is None or child.parent_id != node.node_id for child in children):
+            return f"{node.node_id}: children_ids names a node that is not its child"
+    return ""
+
+
+def read_trees(path: str) -> Iterator[RevisionTree]:
+    """The trees of a file (a list, or a single one), one at a time. Raises InputError naming the tree."""
+    fix = f"see what is wrong with `python -m eval --tree_file {path}`, or grow the trees again"
+    number = -1
+    for number, content in enumerate(iterate_json_list(path, "grow trees first: bash tree/run_parallel.sh", True)):
+        try:
+            tree = tree_from_json(content)
+        except ValueError as error:
+            raise InputError(f"{path}: tree {number}: {error}; {fix}") from None
+        if problem := _problem(tree):
+            raise InputError(f"{path}: tree {number}: {problem}; {fix}")
+        yield tree
+    if number < 0:
+        raise InputError(f"{path}: an empty list, no tree to make pairs from; grow trees first")
+
+
+def shard_of_trees(tree_file: str) -> Shard:
+    """Which part of which run the trees are, from the manifest beside them."""
+    path = Path(tree_file).parent / "manifest.json"
+    if not path.exists():
+        print(f"note: no {path}, so the trees are taken as shard 0 of 1")
+        return WHOLE
+    try:
+        return shard_of(read_json(path, dict))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the manifest of grown trees ({error}); move it away if it is not") from None
+
+
+# --- flags ----------------------------------------------------------------------------------------------------------
+
+
+def add_pair_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of PairSettings, but for the strategy."""
+    add = parser.add_argument_group("pairs").add_argument
+    add("--match", choices=("strict", "ex"), default="strict", help="verdict that a correct chosen query must have")
+    add("--keep_fragile", action="store_true", help="trust correct queries that are right only by coincidence")
+    add("--max_pairs", type=int, default=16, help="pairs of a question at most, the hardest are kept (0 = no bound)")
+    add("--max_per_relation", type=int, default=8, help="and of each relation at most (0 = no bound)")
+
+
+def check_pair_flags(args: argparse.Namespace) -> None:
+    """Raise InputError for a flag of `add_pair_flags` that is out of its range."""
+    for name in ("max_pairs", "max_per_relation"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
+
+
+def pair_settings(args: argparse.Namespace, strategy: str) -> PairSettings:
+    """The settings that the flags of `add_pair_flags` name."""
+    return PairSettings(strategy, args.match, args.keep_fragile, args.max_pairs, args.max_per_relation)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tree_file", required=True, help="all_trees.json of step 4.1")
+    parser.add_argument("--strategy", choices=STRATEGIES, default="emerge", help="which pairs to make")
+    parser.add_argument("--output_dir", default="output", help="folder to write to")
+    parser.add_argument("--output", help="pair file to write (default: in --output_dir, named by strategy and shard)")
+    add_pair_flags(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    check_pair_flags(args)
+
+    from tqdm import tqdm
+
+    shard = shard_of_trees(args.tree_file)
+    path = Path(args.output) if args.output else pair_file(args.output_dir, args.strategy, shard.shard_id)
+    trees = tqdm(read_trees(args.tree_file), desc="trees", unit="tree", mininterval=1)
+    manifest = write_pairs(path, trees, pair_settings(args, args.strategy), shard)
+    print(counts_line(path, manifest))
+
+
+if __name__ == "__main__":
+    run_script(main)

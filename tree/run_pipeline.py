@@ -16,17 +16,26 @@ import asyncio
 import os
 import sys
 import time
-from collections import Counter
+from functools import partial
 from pathlib import Path
 
-from tree.dpo_extractor import STRATEGIES, extract_pairs
+from tree.dpo_extractor import (
+    STRATEGIES,
+    add_pair_flags,
+    check_pair_flags,
+    counts_line,
+    pair_file,
+    pair_settings,
+    write_pairs,
+)
 from tree.files import InputError, read_json, run_script, write_json_list
 from tree.journal import Journal
-from tree.manifest import Manifest
+from tree.manifest import Manifest, shard_of
 from tree.model_folder import check_model_folder, model_fingerprint
-from tree.preflight import Work, check_gold, histogram, prompt_lengths, read_schemas, select, skip_long_prompts
+from tree.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
 from tree.progress import Progress
 from tree.prompts import REVISIONS
+from tree.schema_text import FORMATS
 from tree.tree_builder import Growth, grow
 from tree.tree_node import Question, tree_from_json
 
@@ -46,6 +55,16 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--keep_empty_gold", action="store_true", help="keep questions whose gold query returns nothing")
     add("--dry_run", action="store_true", help="check everything and print what would be done, without an engine")
 
+    add = parser.add_argument_group("prompts").add_argument
+    add("--schema_format", choices=FORMATS, default=FORMATS[0], help="how the schema is written, see README")
+    add("--no_values", action="store_true", help="do not show stored values that match the question")
+    add(
+        "--max_prompt_tokens",
+        type=int,
+        default=3584,
+        help="longest prompt in tokens; a longer schema is shortened (0 = what the model reads). train.py reads 4096",
+    )
+
     add = parser.add_argument_group("trees").add_argument
     add("--max_depth", type=int, default=3, help="levels of the tree; 1 = first attempts only")
     add("--num_roots", type=int, default=4, help="first attempts at a question")
@@ -55,8 +74,9 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
     add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for a revision shows, see README")
     add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
-    add("--match", choices=("strict", "ex"), default="strict", help="verdict that a correct chosen query must have")
     add("--seed", type=int, default=0, help="run seed; each request derives its own")
+
+    add_pair_flags(parser)
 
     add = parser.add_argument_group("model and engine").add_argument
     add("--model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the generator")
@@ -89,11 +109,21 @@ def check_settings(args: argparse.Namespace) -> None:
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: must be 1 or more")
     for name in (
-        *("limit", "max_nodes", "stop_after", "redraws", "max_model_len", "max_num_seqs", "max_num_batched_tokens"),
+        *(
+            "limit",
+            "max_prompt_tokens",
+            "max_nodes",
+            "stop_after",
+            "redraws",
+            "max_model_len",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+        ),
         *("trees_in_flight", "sql_workers", "temperature", "top_k"),
     ):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
+    check_pair_flags(args)
     if not 0 <= args.shard_id < args.num_shards:
         raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
     if args.sql_timeout <= 0:
@@ -116,6 +146,11 @@ def context_limit(args: argparse.Namespace, model: Path) -> int:
     if args.max_model_len > longest:
         raise InputError(f"--max_model_len {args.max_model_len}: {model} reads at most {longest} tokens")
     return args.max_model_len or longest
+
+
+def longest_prompt(args: argparse.Namespace, limit: int) -> int:
+    """The tokens that a prompt may have in a context of `limit`."""
+    return min(args.max_prompt_tokens or limit, limit - args.max_tokens)
 
 
 def most_nodes(args: argparse.Namespace) -> int:
@@ -170,6 +205,7 @@ async def grow_all(work: Work, args: argparse.Namespace, generator, executor, jo
                 return await executor.judge_all(path, queries, question.sql)
 
         tree = await grow(question, work.prompt(question), growth, sample, judge, generator.fits)
+        tree.shortened = work.shortened[question.question_id].names()
         journal.append(tree)
         progress.add(tree)
 
@@ -189,18 +225,19 @@ async def grow_all(work: Work, args: argparse.Namespace, generator, executor, jo
     return figures
 
 
-def write_results(work: Work, args: argparse.Namespace, journal: Journal, folder: Path) -> Counter:
-    """all_trees.json and the pair files from the journal; returns the counts of pairs."""
+def write_results(
+    work: Work, args: argparse.Namespace, journal: Journal, folder: Path, manifest: Manifest
+) -> dict[str, int]:
+    """all_trees.json and the pair files, with their manifests, from the journal; returns the counts of pairs."""
     write_json_list(folder / "all_trees.json", journal.trees(work.questions))
-    counts: Counter = Counter()
+    shard = shard_of(manifest.content)
+    counts = {}
     for strategy in STRATEGIES:
-        pairs = (
-            pair.to_json()
-            for tree in journal.trees(work.questions)
-            for pair in extract_pairs(tree_from_json(tree), strategy, args.match)
-        )
-        path = Path(args.output_dir) / f"final_data_{strategy}_shard_{args.shard_id}.json"
-        counts[f"{strategy}_pairs"] = write_json_list(path, pairs)
+        path = pair_file(args.output_dir, strategy, args.shard_id)
+        trees = map(tree_from_json, journal.trees(work.questions))
+        pairs = write_pairs(path, trees, pair_settings(args, strategy), shard)
+        print(counts_line(path, pairs))
+        counts[f"{strategy}_pairs"] = pairs.pairs
     return counts
 
 
@@ -220,21 +257,21 @@ def make_run_folder(output_dir: str, shard_id: int) -> Path:
 
 async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Path, manifest: Manifest) -> None:
     """One shard from questions to pair files."""
+    from tree import gold_cache, perturbed
     from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer
-    from tree.gold_cache import default_folder
     from tree.sql_utils import Executor
 
     workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
     # workers start before the engine takes the machine
-    with Executor(workers, args.sql_timeout, gold_cache=default_folder()) as executor:
-        # --- gold queries and prompts ---
+    caches = {"gold_cache": gold_cache.default_folder(), "perturbed": perturbed.default_folder()}
+    with Executor(workers, args.sql_timeout, **caches) as executor:
+        # --- gold queries, perturbed databases, prompts ---
         await check_gold(work, executor, args)
-        read_schemas(work, args.db_root)
+        await prepare_instances(work, executor, args)
         tokenizer = load_tokenizer(model)
-        lengths = prompt_lengths(work, lambda messages: encode(tokenizer, messages))
         limit = context_limit(args, model)
-        skip_long_prompts(work, lengths, limit - args.max_tokens, args)
-        kept = [lengths[question.question_id] for question in work.questions]
+        lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
+        kept = list(lengths.values())
         if args.dry_run:
             print("\n".join(dry_run_lines(work, kept, shards, args)))
             return
@@ -263,7 +300,7 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Pa
             generator.close()
 
     # --- files ---
-    figures |= write_results(work, args, journal, folder)
+    figures |= write_results(work, args, journal, folder, manifest)
     manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
     print(
         f"shard {args.shard_id}: {figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
