@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tree.sandbox import OUTCOMES, Verdict
+from tree.sandbox import OUTCOMES
 from tree.sql_text import canonical_sql
 from tree.tree_node import INITIAL, RevisionTree, TreeNode, revision_distances
+from tree.verdict import Verdict
 
 # outcomes that depend on the machine's speed and memory: a difference in them is listed, but is no error
 LIMITS = frozenset({"timeout", "too_large", "crashed"})

@@ -7,9 +7,10 @@ import pytest
 
 from tests.conftest import assert_one_line_error, run_script
 from tree.gold_cache import GoldCache
-from tree.sandbox import Limits, judge
+from tree.sandbox import Limits
 from tree.tree_builder import feedback_text
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
+from tree.verdict import judge
 
 GOLD = "SELECT COUNT(*) FROM product"
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from eval.execution_accuracy import SEPARATOR, score, share_of, wilson_interval
 from tests.conftest import assert_one_line_error, run_script
-from tree.sandbox import Execution, Verdict
+from tree.sandbox import Execution
 from tree.sql_utils import Executor
 from tree.tree_node import Question
+from tree.verdict import Verdict
 
 TOOLS, EMPTY = "SELECT name FROM product WHERE category = 'tool'", "SELECT name FROM product WHERE id > 9"
 

@@ -13,15 +13,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, make_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tree import perturbed, sandbox
+from tests.conftest import ROOT, make_database
+from tree import sandbox, table_sample
 from tree.gold_cache import GoldCache
 from tree.perturbed import INSTANCES, build, instance_files
-from tree.sandbox import FLAGS, Limits, connect, judge, ties_broken
+from tree.sandbox import FLAGS, Limits, connect
 from tree.sql_utils import Executor
+from tree.verdict import _gold_in_memory, judge, ties_broken
 
 CINEMA = """
 CREATE TABLE director (id INTEGER PRIMARY KEY, name TEXT NOT NULL, country TEXT);
@@ -154,7 +155,7 @@ def test_of_a_large_table_a_part_is_taken_with_what_it_refers_to(tmp_path, monke
     INSERT INTO parent SELECT id, 'p' || id, 2001 - id FROM grand;
     INSERT INTO child SELECT id * 3, 'p' || (1 + id * 7 % 2000) FROM grand;"""
     path = make_database(tmp_path / "t.sqlite", script)
-    monkeypatch.setattr(perturbed, "ROWS", 50)
+    monkeypatch.setattr(table_sample, "ROWS", 50)
     files = make_instances(path, tmp_path)
     for file in files.values():
         assert rows_of(file, "PRAGMA foreign_key_check") == []
@@ -166,7 +167,7 @@ def test_of_a_large_table_a_part_is_taken_with_what_it_refers_to(tmp_path, monke
 
 def test_large_values_are_limited(tmp_path, monkeypatch):
     path = make_database(tmp_path / "t.sqlite", "CREATE TABLE t (a); INSERT INTO t VALUES ('x'), ('yyy'), ('z'), ('a')")
-    monkeypatch.setattr(perturbed, "BYTES", 3)
+    monkeypatch.setattr(table_sample, "BYTES", 3)
     assert rows_of(make_instances(path, tmp_path)["shuffled"], "SELECT COUNT(*) FROM t") == [(2,)]
 
 
@@ -220,7 +221,7 @@ def test_strange_databases_have_instances(tmp_path, monkeypatch, name):
     if name == "latin schema":
         path.write_bytes(path.read_bytes().replace(b"DEFAULT 'x'", b"DEFAULT '\xfc'"))
     if name == "rowid names":
-        monkeypatch.setattr(perturbed, "ROWS", 1)
+        monkeypatch.setattr(table_sample, "ROWS", 1)
     files = make_instances(path, tmp_path)
     before = rows_of(path, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'")[0][0]
     for file in files.values():
@@ -429,7 +430,7 @@ def test_a_candidate_that_fails_on_an_instance_is_flagged_unless_a_limit_stopped
     assert "fragile" in flags(cinema, folder, gold, failing)
     endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c"
     slow = f"{gold} AND CASE WHEN (SELECT COUNT(*) FROM film) = 40 THEN 1 ELSE ({endless}) END"
-    monkeypatch.setattr(sandbox, "INSTANCE_STEPS", 100_000)
+    monkeypatch.setattr(verdict_room, "INSTANCE_STEPS", 100_000)
     assert "fragile" not in flags(cinema, folder, gold, slow)
     assert "fragile" not in flags(cinema, folder, slow, gold)
 
@@ -486,7 +487,7 @@ def test_random_tables(content):
             constant = f"VALUES {values}" if rows else "SELECT 1 WHERE 0"
             assert "fragile" in flags(path, Path(place), one, constant)
         sandbox.database.cache_clear()
-        sandbox._gold_in_memory.cache_clear()
+        _gold_in_memory.cache_clear()
 
 
 # --- through the pool -----------------------------------------------------------------------------------------------

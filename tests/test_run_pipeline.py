@@ -14,7 +14,8 @@ from tree.dpo_extractor import PairSettings, extract_pairs
 from tree.prompts import Reply
 from tree.tree_node import tree_from_json
 
-WRONG = ["SELECT 3", "SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", 'SELECT COUNT(*) FROM "order"', None]
+BY_LUCK = {"SELECT 3", 'SELECT COUNT(*) FROM "order"'}  # there are three products and three orders
+WRONG = [*sorted(BY_LUCK), "SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", None]
 
 
 class FakeGenerator:
@@ -97,7 +98,7 @@ def test_a_query_that_is_right_by_coincidence_makes_no_pair(pipeline, tmp_path):
     trees = read(pipeline(tmp_path / "out", "--num_roots", "12") / "all_trees.json")
     nodes = [node for tree in trees for node in tree["nodes"].values() if node["is_correct"]]
     fragile = {node["generated_sql"] for node in nodes if "fragile" in node["flags"]}
-    assert fragile == {"SELECT 3", 'SELECT COUNT(*) FROM "order"'}  # there are three products and three orders
+    assert fragile == BY_LUCK
     pairs = read(tmp_path / "out" / "final_data_emerge_shard_0.json")
     assert pairs and fragile.isdisjoint(pair["chosen"][0]["content"] for pair in pairs)
     pipeline(tmp_path / "kept", "--num_roots", "12", "--keep_fragile")

@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 
 from tree.files import InputError
 from tree.gold_cache import GoldCache
-from tree.sandbox import OUTCOMES, SHOWN_LENGTH, STEPS_PER_CHECK, Execution, Limits, Verdict
-from tree.sandbox import judge as judge_in_process
+from tree.sandbox import OUTCOMES, SHOWN_LENGTH, STEPS_PER_CHECK, Execution, Limits
 from tree.sandbox import run as run_in_process
 from tree.sql_utils import WORKER_FILE, WORKER_MEMORY, Executor, _alarm
+from tree.verdict import Verdict
+from tree.verdict import judge as judge_in_process
 
 STEPS = 50_000_000
 HARD_WAIT = 60  # seconds; only says that a query came back at all

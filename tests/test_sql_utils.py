@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tree.files import InputError
 from tree.gold_cache import GoldCache
-from tree.sandbox import Limits, Verdict, connect, same_rows
-from tree.sandbox import judge as judge_in_process
+from tree.sandbox import Limits, connect
 from tree.sql_utils import Executor, check_database
+from tree.verdict import Verdict, same_rows
+from tree.verdict import judge as judge_in_process
 
 ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c"
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tree import prompts
 from tree.prompts import REVISIONS, Reply
-from tree.sandbox import Execution, Verdict
+from tree.sandbox import Execution
 from tree.sql_text import canonical_sql
 from tree.tree_builder import Growth, grow, node_seed
 from tree.tree_node import Question, tree_to_json
+from tree.verdict import Verdict
 
 QUESTION = Question(3, "shop", "How many?", "", "SELECT 1")
 GOLD = Execution("ok", columns=("n",), rows=((42,),), row_count=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tree.descriptions import Description, explains_codes
 from tree.prompts import show_value
+from tree.sql_text import delimited, literal
 
 EXAMPLES = 3  # values shown of a column
 LONG_EXAMPLES = 1  # of which long ones
@@ -52,7 +53,7 @@ class Table:
 def quoted(name: str) -> str:
     """An identifier the way SQLite needs it: bare where that is enough, else in double quotes."""
     plain = name.isascii() and name.isidentifier() and name.upper() not in RESERVED
-    return name if plain else '"' + name.replace('"', '""') + '"'
+    return name if plain else delimited(name)
 
 
 def column_names(connection: sqlite3.Connection) -> dict[str, list[str]]:
@@ -75,7 +76,7 @@ def read_schema(
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[tuple]:
-    return connection.execute(f"PRAGMA table_info({_literal(table)})").fetchall()
+    return connection.execute(f"PRAGMA table_info({literal(table)})").fetchall()
 
 
 def _read_table(connection: sqlite3.Connection, table: str, is_view: bool, descriptions: Mapping) -> Table:
@@ -98,7 +99,7 @@ def _read_table(connection: sqlite3.Connection, table: str, is_view: bool, descr
 
 def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:
     keys: dict[int, list[tuple]] = {}
-    for number, _, target, source, referred, *_ in connection.execute(f"PRAGMA foreign_key_list({_literal(table)})"):
+    for number, _, target, source, referred, *_ in connection.execute(f"PRAGMA foreign_key_list({literal(table)})"):
         keys.setdefault(number, []).append((target, source, referred))
     return tuple(
         ForeignKey(tuple(source for _, source, _ in parts), parts[0][0], tuple(name for _, _, name in parts if name))
@@ -111,9 +112,9 @@ def _samples(connection: sqlite3.Connection, table: str, columns: Sequence[str])
     start = LONG_VALUE + 1
     shown = ", ".join(
         f"CASE typeof({name}) WHEN 'blob' THEN NULL WHEN 'text' THEN substr({name}, 1, {start}) ELSE {name} END"
-        for name in map(_delimited, columns)
+        for name in map(delimited, columns)
     )
-    rows = connection.execute(f"SELECT {shown} FROM {_delimited(table)} LIMIT {SAMPLED_ROWS}").fetchall()
+    rows = connection.execute(f"SELECT {shown} FROM {delimited(table)} LIMIT {SAMPLED_ROWS}").fetchall()
     return {
         name: [value for value, _ in Counter(row[place] for row in rows).most_common() if value not in (None, "")]
         for place, name in enumerate(columns)
@@ -124,15 +125,7 @@ def _examples(values: Sequence) -> tuple[str, ...]:
     short = [value for value in values if len(str(value)) <= LONG_VALUE][:EXAMPLES]
     long = [] if short else [f"{value[:LONG_VALUE]}…" for value in values[:LONG_EXAMPLES]]
     # a value with a line break is shown on one line, with its quotes doubled as in SQL
-    return tuple(_literal(show_value(value)) if isinstance(value, str) else show_value(value) for value in short + long)
-
-
-def _delimited(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return tuple(literal(show_value(value)) if isinstance(value, str) else show_value(value) for value in short + long)
 
 
 # SQLite's keywords that cannot stand as a bare name (https://www.sqlite.org/lang_keywords.html)

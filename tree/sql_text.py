@@ -9,6 +9,16 @@ MAX_PARSED = 20_000  # characters; longer text is model noise and only costs par
 COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
 
 
+def delimited(name: str) -> str:
+    """An identifier in double quotes, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def first_word(sql: str) -> str:
     """The first word or sign after white space and comments, in upper case."""
     sql = sql.replace("\ufeff", " ")  # a byte order mark is white space to SQLite

@@ -18,7 +18,8 @@ from pathlib import Path
 from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.perturbed import build, instance_files
-from tree.sandbox import INSTANCE_RUNS, Execution, Limits, Verdict, connect, instance_limits, judge, run, run_gold
+from tree.sandbox import Execution, Limits, connect, run
+from tree.verdict import INSTANCE_RUNS, Verdict, instance_limits, judge, run_gold
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 1_000_000_000  # of SQLite's virtual machine: about 20 seconds, 60 times what the dearest Spider gold needs

@@ -21,6 +21,7 @@ from rapidfuzz import fuzz, process
 from tree.files import InputError
 from tree.gold_cache import fingerprint
 from tree.schema import quoted
+from tree.sql_text import literal
 
 FORMAT = 1  # of the index; one of another format is built anew
 MAX_DISTINCT = 100_000  # cells of one column
@@ -332,8 +333,4 @@ def _alike(text: str, others: Iterable[str], percent: int) -> str | None:
 
 def value_lines(matches: Iterable[Match]) -> list[str]:
     """`table.column = 'value'` for each match, one line each, names and value as SQLite needs them."""
-    return [f"{quoted(match.table)}.{quoted(match.column)} = {_literal(match.value)}" for match in matches]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return [f"{quoted(match.table)}.{quoted(match.column)} = {literal(match.value)}" for match in matches]

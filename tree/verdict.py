@@ -1,0 +1,176 @@
+"""The verdict on a query inside a worker process: its rows against gold's, and whether they agree by coincidence only.
+
+What is compared is BIRD's official rule and a strict one. A query that is right is also tried on perturbed instances of
+its database, see `tree.perturbed`.
+"""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tree.gold_cache import GoldCache
+from tree.perturbed import INSTANCES, instance_files
+from tree.sandbox import NO_SUCH, Execution, Limits, Row, database, run
+from tree.sql_text import canonical_sql, clock_or_random, orders_rows
+
+GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
+DEAR = 0.01  # seconds of a gold query from which its result is always kept on disk
+GOLD_ROWS_KEPT = 5_000  # larger ones are read from disk for each candidate
+INSTANCE_TIMEOUT = 5.0  # seconds of a query on a perturbed instance, where nearly all take less than 0.01
+INSTANCE_STEPS = 50_000_000  # of a query on a perturbed instance, about a second
+INSTANCE_RUNS = 6 * len(INSTANCES)  # at most, of one candidate and its gold
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A candidate's execution, and whether its rows are gold's.
+
+    `ex` is BIRD's official rule (`set(pred) == set(gold)`, Python equality) on gold that ran; `strict` also wants each
+    row as often as gold has it, and gold's order when the outermost gold query orders. `gold` is the gold query's own
+    execution.
+    """
+
+    execution: Execution
+    gold: Execution
+    ex: bool
+    strict: bool
+
+
+def run_gold(path: str, sql: str, limits: Limits, cache: GoldCache, keep: bool) -> tuple[Execution, list[Row]]:
+    """A gold query's execution and rows, from disk or by running it; then kept on disk if `keep`, or if it is dear.
+
+    A quick result is run again sooner than its file is made.
+    """
+    if kept := cache.load(path, sql):
+        return kept
+    execution, rows = run(path, sql, limits)
+    if keep or execution.seconds > DEAR or len(rows) > GOLD_ROWS_KEPT:
+        cache.keep(path, sql, (execution, rows))
+    return execution, rows
+
+
+@functools.lru_cache(maxsize=GOLD_KEPT)
+def _gold_in_memory(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple | None:
+    execution, rows = run_gold(path, sql, limits, cache, keep=False)
+    return (execution, rows, frozenset(rows)) if len(rows) <= GOLD_ROWS_KEPT else None
+
+
+def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[Execution, list[Row], frozenset[Row]]:
+    """A gold query's execution, rows and set of rows: from this worker's memory, else from `run_gold`."""
+    if in_memory := _gold_in_memory(path, sql, limits, cache):
+        return in_memory
+    execution, rows = run_gold(path, sql, limits, cache, keep=True)
+    return execution, rows, frozenset(rows)
+
+
+def judge(
+    path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path | None = None
+) -> Verdict:
+    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's.
+
+    With the folder `perturbed`, one that is right is also run on the perturbed instances there, if the database has
+    any, and gets the flag `fragile` when it is right only by coincidence.
+    """
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    # what a task sends back is the shown rows only, of gold too
+    if not sql:
+        return Verdict(Execution("no_sql"), gold, False, False)
+    gold_ran = gold.outcome in ("ok", "empty")
+    execution, rows = run(path, sql, limits, gold_set if gold_ran else None)
+    if not gold_ran or execution.outcome not in ("ok", "empty") or execution.more:
+        return Verdict(execution, gold, False, False)
+    if gold.outcome == execution.outcome == "empty":
+        execution = replace(execution, flags=(*execution.flags, "both_empty"))
+    ex = set(rows) == gold_set
+    if ex and perturbed:
+        blind = "constant" in execution.flags or not database(path).sees_rows
+        if "constant" not in gold.flags and blind or _differs(path, sql, gold_sql, limits, cache, perturbed):
+            execution = replace(execution, flags=(*execution.flags, "fragile"))
+    return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
+
+
+def same_rows(rows: list[Row], gold_rows: list[Row], ordered: Callable[[], bool]) -> bool:
+    """Whether two results hold the same rows equally often, and in the same order when `ordered()`.
+
+    `ordered` is asked only when it matters: parsing gold costs more than running most queries.
+    """
+    return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not ordered())
+
+
+# --- right by coincidence -------------------------------------------------------------------------------------------
+
+
+def instance_limits(limits: Limits) -> Limits:
+    """Those of a query on a perturbed instance."""
+    return Limits(min(limits.timeout, INSTANCE_TIMEOUT), min(limits.steps, INSTANCE_STEPS))
+
+
+def _differs(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path) -> bool:
+    """Whether a candidate that is right on the database at `path` is wrong on one of its perturbed instances.
+
+    Gold that looks at the clock or draws random numbers says nothing about the result on other rows.
+    """
+    if sql == gold_sql or clock_or_random(gold_sql):
+        return False
+    files = instance_files(perturbed, path)
+    if not all(file.is_file() for file in files):
+        return False
+    limits = instance_limits(limits)
+    differs = any(_differs_on(str(file), sql, gold_sql, limits, cache) for file in files)
+    return differs and canonical_sql(sql) != canonical_sql(gold_sql)
+
+
+def _differs_on(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> bool:
+    """Whether the results on one instance differ for another reason than chance: a limit of time or size that stopped
+    one of them, which of equal rows a LIMIT takes, and the order in which real numbers are added.
+    """
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    if gold.outcome not in ("ok", "empty"):
+        return False
+    execution, rows = run(path, sql, limits)
+    if execution.outcome not in ("ok", "empty"):  # a name that is missing is one that instances do without
+        return execution.outcome == "error" and not NO_SUCH.match(execution.error)
+    if set(rows) == gold_set or _rounded(rows) == _rounded(gold_rows):
+        return False
+    columns = len(gold.columns)
+    return not any(_hangs_on_ties(path, query, columns, limits) for query in (sql, gold_sql))
+
+
+def _rounded(rows: list[Row]) -> set[Row]:
+    return {tuple(float(f"{value:.9g}") if isinstance(value, float) else value for value in row) for row in rows}
+
+
+def _hangs_on_ties(path: str, sql: str, columns: int, limits: Limits) -> bool:
+    """Whether the rows of a query change with the order of rows that its ORDER BY holds for equal."""
+    upwards, downwards = (ties_broken(sql, columns, direction) for direction in ("ASC", "DESC"))
+    return upwards != downwards and set(run(path, upwards, limits)[1]) != set(run(path, downwards, limits)[1])
+
+
+CLAUSE = re.compile(
+    r"""'(?:[^']|'')*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|[()]|\b(?:select|order|limit)\b""",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def ties_broken(sql: str, columns: int, direction: str) -> str:
+    """The query with every LIMIT's rows ordered by their values too: all `columns` of the outermost query's rows, the
+    first one of an inner query's.
+    """
+    ordered, text, end = [False], "", 0  # whether the query in each open parenthesis has had its ORDER BY
+    for match in CLAUSE.finditer(sql):
+        word = match.group().lower()
+        if word == "(":
+            ordered.append(False)
+        elif word == ")":
+            ordered = ordered[:-1] or [False]
+        elif word in ("select", "order"):
+            ordered[-1] = word == "order"
+        elif word == "limit":
+            numbers = range(1, columns + 1 if len(ordered) == 1 else 2)
+            keys = ", ".join(f"{number} {direction}" for number in numbers)
+            text += sql[end : match.start()] + (", " if ordered[-1] else "ORDER BY ") + keys + " "
+            end = match.start()
+    return text + sql[end:]
