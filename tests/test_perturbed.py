@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT, make_database
 from tree import sandbox, table_sample
+from tree import verdict as verdict_room
 from tree.gold_cache import GoldCache
 from tree.perturbed import INSTANCES, build, instance_files
 from tree.sandbox import FLAGS, Limits, connect
