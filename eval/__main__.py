@@ -52,12 +52,13 @@ async def execute_again(trees: list[RevisionTree], args: argparse.Namespace) -> 
     from tqdm import tqdm
 
     from eval.verify import check_verdict
-    from tree.gold_cache import default_folder
+    from tree.cache import cache_folder
     from tree.sql_utils import Executor, database_path
 
     total = sum(len(tree.nodes) for tree in trees)
+    workers = args.sql_workers or os.cpu_count() or 1
     with (
-        Executor(args.sql_workers or os.cpu_count() or 1, args.sql_timeout, gold_cache=default_folder()) as executor,
+        Executor(workers, args.sql_timeout, gold_cache=cache_folder("gold")) as executor,
         tqdm(total=total, desc="executing nodes", unit="node") as bar,
     ):
 

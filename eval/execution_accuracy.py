@@ -147,12 +147,12 @@ async def score(questions: Sequence[Question], queries: Sequence[str], args: arg
     """Every prediction executed and compared with gold, in the order of the questions."""
     from tqdm import tqdm
 
-    from tree.gold_cache import default_folder
+    from tree.cache import cache_folder
     from tree.sql_utils import Executor, database_path
 
     workers = args.sql_workers or os.cpu_count() or 1
     with (
-        Executor(workers, args.sql_timeout, gold_cache=default_folder()) as executor,
+        Executor(workers, args.sql_timeout, gold_cache=cache_folder("gold")) as executor,
         tqdm(total=len(questions), desc="executing predictions", unit="query") as bar,
     ):
 

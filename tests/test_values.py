@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import ROOT, make_database
 from tree import values
+from tree.cache import cache_folder
 from tree.files import InputError
-from tree.values import Match, build_index, default_folder, matching_values, value_lines
+from tree.values import Match, build_index, matching_values, value_lines
 
 CINEMA = """
 CREATE TABLE film (id INTEGER PRIMARY KEY, title TEXT, country TEXT, rating TEXT, released TEXT, link TEXT, plot TEXT);
@@ -222,7 +223,7 @@ def test_nothing_is_left_of_a_build_that_fails(cinema, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(values.os, "fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(KeyboardInterrupt):
         build_index(cinema, tmp_path / "values")
     assert list((tmp_path / "values").iterdir()) == []
@@ -258,4 +259,4 @@ def test_what_cannot_be_indexed_is_named(cinema, tmp_path, monkeypatch):
 
 def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("RESQLVER_CACHE", str(tmp_path))
-    assert default_folder() == tmp_path / "values"
+    assert cache_folder("values") == tmp_path / "values"

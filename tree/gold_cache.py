@@ -1,33 +1,16 @@
 """Gold results on disk, by database fingerprint and query, for all workers and runs."""
 
 import contextlib
-import functools
 import hashlib
 import os
 import pickle
-import sqlite3
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLED_BLOCKS = 64  # of 4 KiB, spread over the file
+from tree.cache import fingerprint
+
 KEPT_OUTCOMES = ("ok", "empty", "error")  # limits depend on the machine, so what they stopped is tried again
-
-
-def default_folder() -> Path:
-    """`gold` in RESQLVER_CACHE, by default ~/.cache/resqlver."""
-    return Path(os.environ.get("RESQLVER_CACHE") or Path.home() / ".cache" / "resqlver") / "gold"
-
-
-@functools.lru_cache(maxsize=256)
-def fingerprint(path: str, size: int, changed: int) -> str:
-    """Of a database file: its size, its header (which counts changes) and blocks spread over it."""
-    digest = hashlib.sha256(f"{size}/{sqlite3.sqlite_version}".encode())
-    with open(path, "rb") as file:
-        for block in range(SAMPLED_BLOCKS):
-            file.seek(size * block // SAMPLED_BLOCKS)
-            digest.update(file.read(4096))
-    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -66,6 +49,5 @@ class GoldCache:
                 raise
 
     def _place(self, path: str, sql: str) -> Path:
-        status = os.stat(path)
         name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self.folder / fingerprint(path, status.st_size, status.st_mtime_ns) / f"{name}.pickle"
+        return self.folder / fingerprint(path) / f"{name}.pickle"

@@ -16,14 +16,12 @@ Virtual tables, triggers and whatever this SQLite cannot create are left out.
 
 import contextlib
 import math
-import os
 import random
 import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tree.gold_cache import fingerprint
+from tree.cache import building, fingerprint
 from tree.sql_text import delimited
 from tree.table_sample import Row, Table, alike, insert_rows, read_tables
 
@@ -35,15 +33,9 @@ Place = tuple[str, int]  # a row: its table and its number there
 Links = dict[str, list[list[Place]]]  # table -> for each row, the rows that it refers to
 
 
-def default_folder() -> Path:
-    """`perturbed` in RESQLVER_CACHE, by default ~/.cache/resqlver."""
-    return Path(os.environ.get("RESQLVER_CACHE") or Path.home() / ".cache" / "resqlver") / "perturbed"
-
-
 def instance_files(folder: Path, path: str) -> list[Path]:
     """Where the instances of the database at `path` are, or would be."""
-    status = os.stat(path)
-    place = folder / fingerprint(path, status.st_size, status.st_mtime_ns) / EDITION
+    place = folder / fingerprint(path) / EDITION
     return [place / f"{name}.sqlite" for name in INSTANCES]
 
 
@@ -152,9 +144,8 @@ def build(connection: sqlite3.Connection, files: Sequence[Path]) -> None:
     contents.append({name: shuffled(table) for name, table in tables.items()})
     query = "SELECT sql FROM sqlite_master WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
     others = [sql for (sql,) in connection.execute(query)]
-    files[0].parent.mkdir(parents=True, exist_ok=True)
     for file, rows in zip(files, contents, strict=True):
-        with _replacing(file) as temporary, contextlib.closing(sqlite3.connect(temporary)) as instance:
+        with building(file) as temporary, contextlib.closing(sqlite3.connect(temporary)) as instance:
             _fill(instance, tables, rows, others)
 
 
@@ -180,18 +171,3 @@ def _create(instance: sqlite3.Connection, sql: str) -> bool:
         instance.execute(sql.encode("utf-8", "replace").decode())
         return True
     return False
-
-
-@contextlib.contextmanager
-def _replacing(file: Path) -> Iterator[str]:
-    """A temporary file that takes the place of `file` when the block ends well."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-    try:
-        yield temporary
-        os.fsync(handle)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(handle)

@@ -161,11 +161,12 @@ def find_values(work: Work, db_root: str) -> None:
     """Fill in the stored values that match each question; a database's index is built when it is first needed."""
     from tqdm import tqdm
 
+    from tree.cache import cache_folder
     from tree.sql_utils import database_path
-    from tree.values import build_index, default_folder, matching_values
+    from tree.values import build_index, matching_values
 
     for db_id, questions in tqdm(groupby(work.questions, lambda question: question.db_id), desc="stored values"):
-        index = build_index(database_path(db_root, db_id), default_folder())
+        index = build_index(database_path(db_root, db_id), cache_folder("values"))
         for question in questions:
             text = f"{question.question}\n{question.evidence}"
             work.values[question.question_id] = matching_values(index, text)

@@ -257,13 +257,13 @@ def make_run_folder(output_dir: str, shard_id: int) -> Path:
 
 async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Path, manifest: Manifest) -> None:
     """One shard from questions to pair files."""
-    from tree import gold_cache, perturbed
+    from tree.cache import cache_folder
     from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer
     from tree.sql_utils import Executor
 
     workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
     # workers start before the engine takes the machine
-    caches = {"gold_cache": gold_cache.default_folder(), "perturbed": perturbed.default_folder()}
+    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
     with Executor(workers, args.sql_timeout, **caches) as executor:
         # --- gold queries, perturbed databases, prompts ---
         await check_gold(work, executor, args)

@@ -5,21 +5,19 @@ word by word picks among them. Nothing but the database and the text has a say.
 """
 
 import contextlib
-import os
 import re
 import sqlite3
-import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from rapidfuzz import fuzz, process
 
+from tree.cache import building, fingerprint
 from tree.files import InputError
-from tree.gold_cache import fingerprint
 from tree.schema import quoted
 from tree.sql_text import literal
 
@@ -72,24 +70,17 @@ LIMIT {MAX_DISTINCT}
 """
 
 
-def default_folder() -> Path:
-    """`values` in RESQLVER_CACHE, by default ~/.cache/resqlver."""
-    return Path(os.environ.get("RESQLVER_CACHE") or Path.home() / ".cache" / "resqlver") / "values"
-
-
 def build_index(database: Path, folder: Path) -> Path:
     """The index of a database's cells in `folder`, built if it is not there yet (one scan for each text column).
 
     Raises InputError when it cannot be written, the database cannot be read, or this SQLite has no full-text search.
     Several processes may build the same index at once; the last one stays.
     """
-    status = os.stat(database)
-    place = folder / f"{fingerprint(str(database), status.st_size, status.st_mtime_ns)}.sqlite"
+    place = folder / f"{fingerprint(database)}.sqlite"
     if _format(place) == FORMAT:
         return place
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(place) as temporary:
+        with building(place) as temporary:
             _write_index(database, temporary)
     except (OSError, sqlite3.Error) as error:
         raise InputError(
@@ -104,20 +95,6 @@ def _format(place: Path) -> int:
     with contextlib.suppress(sqlite3.Error), contextlib.closing(_open(place)) as connection:
         return connection.execute("PRAGMA user_version").fetchone()[0]
     return 0
-
-
-@contextlib.contextmanager
-def _replacing(place: Path) -> Iterator[str]:
-    handle, temporary = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
-    try:
-        yield temporary
-        os.fsync(handle)
-        os.replace(temporary, place)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(handle)
 
 
 def _read_only(path: Path) -> str:
