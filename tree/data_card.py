@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+from tree.dpo_extractor import REASONS
+
 BINS = 10  # of the prompt lengths, about
 UNKNOWN = "not given"
 RELATION = "What the rejected query is to the chosen one"
@@ -67,7 +69,8 @@ def data_card(sides: Mapping[str, Side], dropped: Mapping[str, int]) -> str:
         rows = {name: [side.groups[heading][name] for side in sides.values()] for name in sorted(found, key=_place)}
         tables.append(_table(heading, sides, rows))
     tables.append(_table("Length of the prompt (characters)", sides, _length_rows(sides)))
-    tables.append(_lines("Pairs that were left out", ["why", "pairs"], {why: [n] for why, n in dropped.items()}))
+    left_out = {f"{reason}: {meaning}": [dropped.get(reason, 0)] for reason, meaning in REASONS.items()}
+    tables.append(_lines("Pairs that were left out", ["", "pairs"], left_out))
     return "# Preference pairs\n\n" + "\n".join(tables)
 
 

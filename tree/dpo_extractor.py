@@ -28,7 +28,13 @@ from tree.tree_node import INITIAL, RevisionTree, TreeNode, revision_distances, 
 
 RELATIONS = ("parent", "child", "sibling", "baseline")
 STRATEGIES = ("emerge", "baseline")
-REASONS = ("fragile", "disagreeing", "repeated", "over the cap")  # for which pairs are dropped, in this order
+# for which pairs are dropped, in this order
+REASONS = {
+    "fragile": "rests on a query that is right only by coincidence",
+    "disagreeing": "one of its queries is right and wrong in the tree, or each of the two is better than the other",
+    "repeated": "the same two queries as another pair of the question",
+    "over the cap": "the question has enough, harder ones",
+}
 FRAGILE = "fragile"  # flag of a correct node that is right only by coincidence
 
 

@@ -74,7 +74,8 @@ def read_json(
 def iterate_json_list(path: str | os.PathLike, fix: str = "check the path", single: bool = False) -> Iterator[Any]:
     """The items of a JSON list in a UTF-8 file (with or without byte-order mark), one at a time: memory holds one item.
 
-    With `single`, a file that holds one object instead of a list gives that object.
+    With `single`, a file that holds one object instead of a list gives that object. Whole numbers that take more than
+    64 bits are refused, half of a surrogate pair becomes a question mark.
     Raises InputError as `read_json` does, naming the item (counted from 0); those before a broken place were given.
     """
     import ijson

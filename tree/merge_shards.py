@@ -49,10 +49,12 @@ class ShardFile:
     manifest: PairManifest
 
 
-def extract_again(number: int, strategy: str) -> str:
-    """The fix for pairs that cannot be trusted."""
-    tree_file = f"output/tree_dataset/part{number}/TIME/all_trees.json"
-    return f"extract its pairs again: python -m tree.dpo_extractor --tree_file {tree_file} --strategy {strategy}"
+def extract_again(output_dir: str | Path, number: int, strategy: str) -> str:
+    """The fix for pairs that cannot be trusted: a command, with the newest trees of the shard when there are some."""
+    trees = sorted(Path(output_dir).glob(f"tree_dataset/part{number}/*/all_trees.json"))
+    tree_file = trees[-1] if trees else f"{output_dir}/tree_dataset/part{number}/…/all_trees.json"
+    flags = f"--tree_file {tree_file} --strategy {strategy} --output_dir {output_dir}"
+    return f"extract its pairs again: python -m tree.dpo_extractor {flags}"
 
 
 def shard_files(output_dir: str, strategy: str) -> list[ShardFile]:
@@ -64,7 +66,8 @@ def shard_files(output_dir: str, strategy: str) -> list[ShardFile]:
     if not numbered:
         raise InputError(f"{output_dir}: no final_data_{strategy}_shard_*.json; {GROW_FIRST}")
     return [
-        ShardFile(number, path, read_pair_manifest(path, extract_again(number, strategy))) for number, path in numbered
+        ShardFile(number, path, read_pair_manifest(path, extract_again(output_dir, number, strategy)))
+        for number, path in numbered
     ]
 
 
@@ -76,7 +79,7 @@ def check_one_run(shards: Sequence[ShardFile], strategy: str) -> None:
         if (said.shard_id, said.strategy) != (shard.number, strategy):
             raise InputError(
                 f"{shard.path}: its manifest is that of shard {said.shard_id} ({said.strategy}), so it is a copy; "
-                f"remove both, and {extract_again(shard.number, strategy)}"
+                f"remove both, and {extract_again(shard.path.parent, shard.number, strategy)}"
             )
         if setting := difference(first.manifest.run, said.run):
             values = [repr(run.get(setting, "not recorded")) for run in (first.manifest.run, said.run)]
@@ -89,7 +92,7 @@ def check_one_run(shards: Sequence[ShardFile], strategy: str) -> None:
         raise InputError(
             f"{first.path.parent}: the run has {number_of_shards} shards, and there are no pairs of shard "
             f"{', '.join(map(str, missing))}; grow it (python -m tree.run_pipeline --shard_id {missing[0]} …), or if "
-            f"its trees are there, {extract_again(missing[0], strategy)}"
+            f"its trees are there, {extract_again(first.path.parent, missing[0], strategy)}"
         )
 
 
@@ -115,7 +118,7 @@ def check_unchanged(shards: Sequence[ShardFile], inputs: Mapping[str, Mapping]) 
     """Raise InputError unless the fingerprints of the files, in `inputs` by name, are those in their manifests."""
     for shard in shards:
         if inputs[shard.path.name]["sha256"] != shard.manifest.sha256:
-            fix = extract_again(shard.number, shard.manifest.strategy)
+            fix = extract_again(shard.path.parent, shard.number, shard.manifest.strategy)
             raise InputError(f"{shard.path}: changed since it was extracted; {fix}")
 
 
@@ -160,10 +163,13 @@ class Index:
         for one, other in sorted(self.same_prompt):
             databases = [self.questions[question_id][0] for question_id in (one, other)]
             if (databases[0] in test_dbs) != (databases[1] in test_dbs):
-                together = ",".join(sorted(test_dbs | set(databases)))
+                together = test_dbs | set(databases)
+                fix = f"keep their databases on one side: --test_dbs {','.join(sorted(together))}"
+                if together == set(self.pairs):
+                    fix = "leave one of them out of the question file, or grow trees on more databases"
                 raise InputError(
                     f"questions {one} ({databases[0]}) and {other} ({databases[1]}) have the same prompt and would be "
-                    f"on both sides; keep their databases on one, for example --test_dbs {together}"
+                    f"on both sides; {fix}"
                 )
 
 
