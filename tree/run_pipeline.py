@@ -19,19 +19,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tree.dpo_extractor import (
-    STRATEGIES,
-    add_pair_flags,
-    check_pair_flags,
-    counts_line,
-    pair_file,
-    pair_settings,
-    write_pairs,
-)
+from tree.dpo_extractor import STRATEGIES, add_pair_flags, check_pair_flags, pair_settings
 from tree.files import InputError, read_json, run_script, write_json_list
 from tree.journal import Journal
 from tree.manifest import Manifest, shard_of
 from tree.model_folder import check_model_folder, model_fingerprint
+from tree.pair_files import counts_line, pair_file, write_pairs
 from tree.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
 from tree.progress import Progress
 from tree.prompts import REVISIONS
