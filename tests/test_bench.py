@@ -5,7 +5,10 @@ import re
 import pytest
 
 from tests.conftest import run_script
+from tree.files import write_json
 from tree.prompts import REVISIONS
+from tree.questions import limited, load_questions
+from tree.tree_node import INITIAL, RevisionTree, tree_to_json
 
 
 def promises(run) -> dict[str, float]:
@@ -57,3 +60,27 @@ def test_revision_yield(demo, tiny_generator):
     run = run_script("bench/revision_yield.py", "--model", tiny_generator, *demo, *few)
     assert set(promises(run)) == {"revision_yield_of_fresh"}
     assert all(f"\n{revision} " in run.stdout for revision in REVISIONS)
+
+
+def test_prompt_formats(demo, tiny_generator, tmp_path):
+    """One way is run, the runs of the others are there."""
+    questions = limited(load_questions(demo[1]), 4)
+    for way in ("ddl_values", "mschema_bare", "mschema_values"):
+        run_folder = tmp_path / f"{demo[1].parent.name}_{way}" / "tree_dataset" / "part0" / "20260101_120000"
+        trees = [RevisionTree(question, "the task") for question in questions]
+        for tree in trees:
+            query = {"generated_sql": "SELECT 1", "execution_feedback": "", "outcome": "ok"}
+            tree.add(INITIAL, **query, is_correct=way == "mschema_values", strict_match=True, flags=["fragile"])
+        write_json(run_folder / "all_trees.json", [tree_to_json(tree) for tree in trees])
+        write_json(run_folder / "manifest.json", {})
+    few = ("--questions", "4", "--samples", "2", "--output", tmp_path)
+    run = run_script("bench/prompt_formats.py", "--model", tiny_generator, *demo, *few)
+    assert run.returncode == 0, run.stderr
+    rows = {
+        match.group(1): [float(number) for number in match.group(2).split()]
+        for match in re.finditer(
+            r"^(ddl|ddl without values|mschema|mschema without values) +([\d. ]+)", run.stdout, re.M
+        )
+    }
+    assert list(rows) == ["ddl without values", "ddl", "mschema without values", "mschema"]
+    assert rows["mschema"][:5] == [4, 1, 1, 0, 1] and rows["mschema without values"][:5] == [4, 0, 0, 0, 0]
