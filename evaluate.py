@@ -9,7 +9,6 @@ Prints one row per adapter and writes the report as JSON.
 
 import argparse
 from collections.abc import Sequence
-from statistics import fmean
 
 from tree.files import InputError, run_script, write_json
 
@@ -33,31 +32,15 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def pair_metrics(margins: Sequence[float]) -> dict:
-    """Pairwise accuracy (a tie counts as half) and mean margin; `margins` are chosen minus rejected rewards."""
-    return {
-        "pairs": len(margins),
-        "accuracy": fmean(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in margins),
-        "mean_margin": fmean(margins),
-        "ties": sum(margin == 0 for margin in margins),
-    }
-
-
-def report_of(pairs, margins: Sequence[float]) -> dict:
+def report_of(pairs, differences: Sequence[float]) -> dict:
     """Metrics over all pairs, by relation and by database."""
-
-    def grouped(key: str) -> dict:
-        names = sorted({getattr(pair, key) for pair in pairs})
-        return {
-            name: pair_metrics([m for pair, m in zip(pairs, margins, strict=True) if getattr(pair, key) == name])
-            for name in names
-        }
+    from reward.metrics import grouped_metrics, pair_metrics
 
     return {
-        **pair_metrics(margins),
-        "by_relation": grouped("relation"),
-        "by_database": grouped("db_id"),
-        "margins": [round(margin, 6) for margin in margins],
+        **pair_metrics(differences),
+        "by_relation": grouped_metrics([pair.relation for pair in pairs], differences),
+        "by_database": grouped_metrics([pair.db_id for pair in pairs], differences),
+        "margins": [round(difference, 6) for difference in differences],
     }
 
 
@@ -75,7 +58,7 @@ def main() -> None:
     args = parse_arguments()
 
     # --- everything that can be wrong, before a model is loaded ---
-    from reward.data import load_pairs
+    from reward.data import group_by_prompt, load_pairs
     from tree.manifest import Manifest
     from tree.model_folder import check_model_folder, model_fingerprint
 
@@ -84,29 +67,23 @@ def main() -> None:
     manifest = Manifest(
         vars(args), {"test_data": args.test_data}, model=str(base), model_fingerprint=model_fingerprint(base)
     )
-    from reward.model import base_dtype, check_adapter, encode, load_reward_model, load_tokenizer, score
+    from reward.metrics import reward_differences
+    from reward.model import check_adapter, load_reward_model, score
 
     for adapter in args.adapters:
         if adapter != UNTRAINED:
             check_adapter(adapter, base)
 
-    # --- each distinct candidate once ---
-    tokenizer = load_tokenizer(base)
-    keys = {(pair.prompt, sql) for pair in pairs for sql in (pair.chosen, pair.rejected)}
-    candidates = sorted(keys)
-    sequences = [encode(tokenizer, prompt, sql) for prompt, sql in candidates]
-    print(f"{len(pairs)} pairs, {len(candidates)} distinct candidates, {sum(map(len, sequences))} tokens")
-
-    # --- scores ---
+    # --- scores: each distinct candidate once, behind its prompt ---
+    questions = group_by_prompt(pairs)
+    asked = [(question.prompt, question.candidates) for question in questions]
+    candidates = sum(len(question.candidates) for question in questions)
+    print(f"{len(pairs)} pairs, {len(questions)} prompts, {candidates} distinct candidates")
     reports = {}
     for adapter in args.adapters:
-        model = load_reward_model(
-            base, None if adapter == UNTRAINED else adapter, base_dtype(args.dtype), tokenizer.pad_token_id
-        )
-        rewards = score(model, sequences, args.batch_size, tokenizer.pad_token_id, progress=adapter)
-        reward = dict(zip(candidates, rewards, strict=True))
-        margins = [reward[pair.prompt, pair.chosen] - reward[pair.prompt, pair.rejected] for pair in pairs]
-        reports[adapter] = report_of(pairs, margins)
+        model, tokenizer = load_reward_model(base, None if adapter == UNTRAINED else adapter, args.dtype)
+        rewards = score(model, tokenizer, asked, args.batch_size, progress=adapter)
+        reports[adapter] = report_of(pairs, reward_differences(pairs, questions, rewards))
         del model
 
     # --- report ---

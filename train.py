@@ -1,11 +1,12 @@
-"""Train a LoRA reward model on preference pairs with TRL's RewardTrainer (step 5):
+"""Train a LoRA reward model on preference pairs, with TRL's trainer and one forward pass per question (step 5):
 
     python train.py
     python train.py --model_id Qwen2.5-Coder-0.5B-Instruct --base_dtype bfloat16 --max_steps 16    # a trial on a CPU
+    python train.py --resume qwen-reward-model-sql-train/checkpoint-200        # go on with a run that was interrupted
     accelerate launch train.py                                                                    # several GPUs
 
 Edit the constants, or give one as a flag of the same name in lower case. Writes into OUTPUT_DIR: adapter with score
-head, tokenizer, training_curve.png, metrics.json, manifest.json.
+head, tokenizer, README.md (model card), training_curve.png, metrics.json, manifest.json, and the last checkpoints.
 """
 
 import argparse
@@ -17,16 +18,21 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from tree.files import InputError, run_script, write_json
+from tree.files import InputError, read_json, run_script, write_json
 
 # --------------------------------------------------------------------------------------------------
 # I/O
 MODEL_ID = "Qwen2.5-Coder-1.5B-Instruct"  # folder of the base model
 DATA_PATH = "final_data_train.json"  # preference pairs (step 4.2)
 OUTPUT_DIR = "qwen-reward-model-sql-train"  # folder to write to
+RESUME = ""  # checkpoint folder of an interrupted run to go on from, with its settings ("" = start anew)
+REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # data
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation (0 = none)
 MAX_LENGTH = 4096  # longest prompt + SQL in tokens; pairs with a longer side are dropped and counted
+SHARE_PREFIX = True  # one pass per question over prompt and all candidates; False: TRL's own, two sequences per pair
+TOKEN_BUDGET = 8192  # tokens of one packed sequence; questions with more are split, repeating the prompt
+MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model
 BASE_DTYPE = "auto"  # of the frozen base: float32, bfloat16, auto (bfloat16 on a GPU that has it, else float32)
 LORA_R = 16  # rank
@@ -37,14 +43,15 @@ LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separ
 LEARNING_RATE = 1e-4  # peak; LoRA wants about ten times the rate of full fine-tuning
 EPOCHS = 1.0  # passes over the pairs
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
-BATCH_SIZE = 4  # pairs per device and forward pass
-GRADIENT_ACCUMULATION = 4  # forward passes per optimiser step
+BATCH_SIZE = 1  # questions per device and forward pass (pairs, if SHARE_PREFIX is False)
+GRADIENT_ACCUMULATION = 8  # forward passes per optimiser step
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 WEIGHT_DECAY = 0.0  # AdamW's weight decay (0 = off)
 GRADIENT_CHECKPOINTING = True  # recompute activations: less memory, about a third more time
 LOGGING_STEPS = 10  # steps between two points of the training curve
-EVAL_STEPS = 0  # steps between two validations (0 = once per epoch)
-SEED = 0  # order of the pairs, split, LoRA's initial weights
+EVAL_STEPS = 0  # steps between two validations and checkpoints (0 = once per epoch)
+EARLY_STOPPING = 0  # stop after so many validations without a lower loss (0 = off)
+SEED = 0  # order of the questions, split, LoRA's initial weights
 # --------------------------------------------------------------------------------------------------
 
 SETTING = re.compile(r"^([A-Z][A-Z_]+) = (.+?)  # (.+)$", re.MULTILINE)
@@ -72,32 +79,21 @@ def parse_settings() -> SimpleNamespace:
             f"--{name}", type=_flag_type(value), default=value, help=f"{comment} (default {value})".replace("%", "%%")
         )
     settings = SimpleNamespace(**vars(parser.parse_args()))
-    for name in ("max_length", "lora_r", "batch_size", "gradient_accumulation", "logging_steps"):
+    for name in ("max_length", "token_budget", "lora_r", "batch_size", "gradient_accumulation", "logging_steps"):
         if getattr(settings, name) < 1:
             raise InputError(f"--{name} {getattr(settings, name)}: must be 1 or more")
     if settings.base_dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"--base_dtype {settings.base_dtype}: must be auto, float32 or bfloat16")
+    for name in ("eval_steps", "early_stopping", "margin_by_distance"):
+        if getattr(settings, name) < 0:
+            raise InputError(f"--{name} {getattr(settings, name)}: must not be negative (0 = off)")
+    if settings.early_stopping and not settings.validation_fraction:
+        raise InputError("--early_stopping needs validation: set --validation_fraction above 0")
     if not 0 <= settings.validation_fraction < 1 or not 0 <= settings.lora_dropout < 1:
         raise InputError("--validation_fraction and --lora_dropout must be from 0 to below 1")
     if settings.learning_rate <= 0 or settings.epochs <= 0 or settings.max_steps == 0:
         raise InputError("--learning_rate, --epochs and --max_steps must be positive (--max_steps -1 = off)")
     return settings
-
-
-def tokenized(pairs, tokenizer, max_length: int):
-    """Dataset of chosen_ids and rejected_ids; pairs with a side over max_length tokens are left out."""
-    from datasets import Dataset
-
-    from reward.model import encode
-
-    rows = [
-        {
-            "chosen_ids": encode(tokenizer, pair.prompt, pair.chosen),
-            "rejected_ids": encode(tokenizer, pair.prompt, pair.rejected),
-        }
-        for pair in pairs
-    ]
-    return Dataset.from_list([row for row in rows if max(map(len, row.values())) <= max_length])
 
 
 def lora_config(settings: SimpleNamespace):
@@ -118,6 +114,7 @@ def reward_config(settings: SimpleNamespace, validate: bool):
     import torch
     from trl import RewardConfig
 
+    interval = "steps" if settings.eval_steps else "epoch"
     return RewardConfig(
         use_cpu=not torch.cuda.is_available(),  # lets several processes share a CPU too
         output_dir=settings.output_dir,
@@ -133,66 +130,113 @@ def reward_config(settings: SimpleNamespace, validate: bool):
         gradient_checkpointing=settings.gradient_checkpointing,
         logging_steps=settings.logging_steps,
         logging_first_step=True,
-        eval_strategy="no" if not validate else "steps" if settings.eval_steps else "epoch",
+        eval_strategy=interval if validate else "no",
         eval_steps=settings.eval_steps or None,
-        save_strategy="no",
+        eval_on_start=validate and not settings.resume,
+        save_strategy=interval,
+        save_steps=settings.eval_steps or 500,
+        save_total_limit=1,  # and the best one
+        load_best_model_at_end=validate,
+        metric_for_best_model="loss",  # finer than accuracy, which few pairs make coarse
         # the base is loaded in its dtype and LoRA and head stay float32: no autocast, so scores reload exactly
         bf16=False,
         disable_dropout=False,
         max_length=None,  # too long pairs are dropped and counted beforehand
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every trained weight is in every pass
         dataloader_pin_memory=False,
-        report_to="none",
+        report_to=[name.strip() for name in settings.report_to.split(",")],
         seed=settings.seed,
     )
 
 
-def draw_curve(history: list[dict], path: Path) -> None:
-    """Loss and pairwise accuracy over the steps, training and validation, as PNG."""
-    import matplotlib
+def tokenized_split(split: tuple[list, list], tokenizer, settings: SimpleNamespace) -> tuple[list, list, dict]:
+    """Training and validation pairs as tokenized questions, and how many pairs there are."""
+    from reward.data import group_by_prompt
+    from reward.tokens import tokenize
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    for axis, key, label in ((axes[0], "loss", "Bradley-Terry loss"), (axes[1], "accuracy", "pairwise accuracy")):
-        for prefix, style, name in (("", "-", "training"), ("eval_", "o--", "validation")):
-            points = [(entry["step"], entry[prefix + key]) for entry in history if prefix + key in entry]
-            if points:
-                axis.plot(*zip(*points, strict=True), style, label=name)
-        axis.set_xlabel("step")
-        axis.set_ylabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].axhline(0.6931, color="grey", linewidth=0.8, label="chance (ln 2)")
-    axes[1].axhline(0.5, color="grey", linewidth=0.8, label="chance")
-    for axis in axes:
-        axis.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
-def summary_metrics(history: list[dict]) -> dict:
-    """First and last training loss, and the last validation (None without one)."""
-    losses = [entry["loss"] for entry in history if "loss" in entry]
-    validations = [entry for entry in history if "eval_loss" in entry]
-    last = validations[-1] if validations else {}
-    return {
-        "train_loss_first": losses[0],
-        "train_loss_last": losses[-1],
-        "validation_loss": last.get("eval_loss"),
-        "validation_accuracy": last.get("eval_accuracy"),
+    train, validation = (tokenize(group_by_prompt(pairs), tokenizer, settings.max_length) for pairs in split)
+    counts = {
+        name: sum(len(tokenized.question.pairs) for tokenized in part)
+        for name, part in (("train_pairs", train), ("validation_pairs", validation))
     }
-
-
-def write_results(output: Path, manifest, history: list[dict], counts: dict) -> None:
-    """metrics.json, training_curve.png and manifest.json beside the adapter, and one line on the terminal."""
-    metrics = counts | summary_metrics(history)
-    write_json(output / "metrics.json", metrics | {"history": history})
-    draw_curve(history, output / "training_curve.png")
-    manifest.write(output / "manifest.json", **metrics)
+    counts["dropped_pairs"] = sum(map(len, split)) - sum(counts.values())
     print(
-        f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
-        f"{metrics['seconds']:.0f} s; adapter, metrics and curve in {output}"
+        f"{counts['train_pairs']} training pairs of {len(train)} questions, {counts['validation_pairs']} validation "
+        f"pairs of {len(validation)}, {counts['dropped_pairs']} dropped (over max_length)"
     )
+    if not train:
+        raise InputError(
+            f"{settings.data_path}: every training pair is over {settings.max_length} tokens; raise --max_length"
+        )
+    return train, validation, counts
+
+
+def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, validation: list):
+    """The trainer of tokenized questions: ours with one pass per question, or TRL's own."""
+    from datasets import Dataset
+    from transformers import EarlyStoppingCallback
+    from trl import RewardTrainer
+
+    from reward.tokens import pair_rows, question_rows
+    from reward.trainer import QuestionCollator, SharedPrefixTrainer, validation_metrics
+
+    if settings.share_prefix:
+        relations = sorted({pair.relation for part in train + validation for pair in part.question.pairs})
+        make, of_kind = (
+            SharedPrefixTrainer,
+            {
+                "data_collator": QuestionCollator(tokenizer.pad_token_id, settings.token_budget),
+                "compute_metrics": validation_metrics(relations),
+            },
+        )
+        sets = [question_rows(part, settings.margin_by_distance, relations) for part in (train, validation)]
+    else:
+        make, of_kind = RewardTrainer, {}
+        sets = [pair_rows(part, settings.margin_by_distance) for part in (train, validation)]
+    return make(
+        model=model,
+        args=reward_config(settings, validate=bool(validation)),
+        train_dataset=Dataset.from_list(sets[0]),
+        eval_dataset=Dataset.from_list(sets[1]) if validation else None,
+        processing_class=tokenizer,
+        peft_config=lora_config(settings),
+        callbacks=[EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else [],
+        **of_kind,
+    )
+
+
+def validate_kept(model, tokenizer, validation: list, settings: SimpleNamespace) -> tuple[list[float], dict]:
+    """Reward differences of the validation pairs with the kept model, and what `validation_results` makes of them."""
+    from reward.metrics import reward_differences
+    from reward.model import score
+    from reward.report import validation_results
+
+    questions = [part.question for part in validation]
+    pairs = [pair for question in questions for pair in question.pairs]
+    asked = [(question.prompt, question.candidates) for question in questions]
+    rewards = score(model.eval(), tokenizer, asked, token_budget=settings.token_budget)
+    differences = reward_differences(pairs, questions, rewards)
+    margins = [settings.margin_by_distance * pair.margin for pair in pairs]
+    return differences, validation_results(differences, margins, [pair.relation for pair in pairs])
+
+
+def check_resume(folder: str) -> int:
+    """The step at which the checkpoint was written, 0 without one. Raises InputError when it is no checkpoint."""
+    if not folder:
+        return 0
+    return read_json(Path(folder) / "trainer_state.json", dict, "name a checkpoint-… folder with --resume")[
+        "global_step"
+    ]
+
+
+def check_report_to(names: str) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    known = ["none", *get_available_reporting_integrations()]
+    for name in names.split(","):
+        if name.strip() not in known:
+            raise InputError(f"--report_to {names}: {name.strip()!r} is not installed; there is: {', '.join(known)}")
 
 
 def use_one_gpu_per_process() -> None:
@@ -200,6 +244,24 @@ def use_one_gpu_per_process() -> None:
     if "LOCAL_RANK" not in os.environ and "CUDA_VISIBLE_DEVICES" not in os.environ and shutil.which("nvidia-smi"):
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"
         print("using the first GPU; for all of them: accelerate launch train.py")
+
+
+def write_results(settings: SimpleNamespace, trainer, tokenizer, validation: list, manifest, counts: dict) -> None:
+    """Write metrics.json, training_curve.png, README.md and manifest.json beside the adapter."""
+    from reward.report import draw_curves, history_metrics, write_card
+
+    output, history = Path(settings.output_dir), trainer.state.log_history
+    differences, validated = validate_kept(trainer.model, tokenizer, validation, settings)
+    metrics = counts | history_metrics(history, counts["seconds"], check_resume(settings.resume)) | validated
+    write_json(output / "metrics.json", metrics | {"history": history})
+    draw_curves(history, differences, output / "training_curve.png")
+    write_card(output, settings.model_id, manifest.content["inputs"]["data"], settings, metrics)
+    manifest.write(output / "manifest.json", **metrics)
+    print(
+        f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
+        f"{metrics['seconds']:.0f} s, {metrics['tokens_per_second']:.0f} tokens/s, "
+        f"{metrics['peak_memory_mb']} MB at most; adapter, metrics and curves in {output}"
+    )
 
 
 def main() -> None:
@@ -211,12 +273,12 @@ def main() -> None:
     from tree.model_folder import check_model_folder, model_fingerprint
 
     base = check_model_folder(settings.model_id)
-    train_pairs, validation_pairs = split_by_question(
-        load_pairs(settings.data_path), settings.validation_fraction, settings.seed
-    )
+    pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
+    split = split_by_question(pairs, settings.validation_fraction, settings.seed)
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")
+    check_resume(settings.resume)
     manifest = Manifest(
         vars(settings),
         {"data": settings.data_path},
@@ -230,47 +292,33 @@ def main() -> None:
     # --- data ---
     use_one_gpu_per_process()
     from transformers import set_seed
-    from trl import RewardTrainer
 
-    from reward.model import base_dtype, load_base, load_tokenizer
+    from reward.model import base_dtype, check_saved, load_base, load_tokenizer
 
+    check_report_to(settings.report_to)
     tokenizer = load_tokenizer(base)
-    train = tokenized(train_pairs, tokenizer, settings.max_length)
-    validation = tokenized(validation_pairs, tokenizer, settings.max_length)
-    dropped = len(train_pairs) + len(validation_pairs) - len(train) - len(validation)
-    print(f"{len(train)} training, {len(validation)} validation pairs, {dropped} dropped (over max_length)")
-    if not len(train):
-        raise InputError(
-            f"{settings.data_path}: every training pair is over {settings.max_length} tokens; raise --max_length"
-        )
+    train, validation, counts = tokenized_split(split, tokenizer, settings)
 
     # --- model ---
     set_seed(settings.seed)
     model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype))
-    trainer = RewardTrainer(
-        model=model,
-        args=reward_config(settings, len(validation) > 0),
-        train_dataset=train,
-        eval_dataset=validation if len(validation) else None,
-        processing_class=tokenizer,
-        peft_config=lora_config(settings),
-    )
+    trainer = make_trainer(settings, model, tokenizer, train, validation)
 
     # --- training ---
     start = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=settings.resume or None)
+    counts |= {
+        "steps": trainer.state.global_step,
+        "kept_step": trainer.state.best_global_step or trainer.state.global_step,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
 
     # --- results ---
     trainer.save_model(settings.output_dir)
     if trainer.is_world_process_zero():
-        counts = {
-            "train_pairs": len(train),
-            "validation_pairs": len(validation),
-            "dropped_pairs": dropped,
-            "steps": trainer.state.global_step,
-            "seconds": round(time.perf_counter() - start, 1),
-        }
-        write_results(output, manifest, trainer.state.log_history, counts)
+        some = [(part.question.prompt, part.question.candidates) for part in (validation or train)[:4]]
+        check_saved(trainer.model, settings.output_dir, tokenizer, some)
+        write_results(settings, trainer, tokenizer, validation, manifest, counts)
 
 
 if __name__ == "__main__":

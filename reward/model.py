@@ -1,7 +1,12 @@
 """The reward model: a base model with LoRA and a scalar score head in float32. Load, check, score.
 
+    from reward.model import load_reward_model, score
+
+    model, tokenizer = load_reward_model("Qwen2.5-Coder-1.5B-Instruct", "qwen-reward-model-sql-train")
+    [rewards] = score(model, tokenizer, [(prompt, ["SELECT 1", "SELECT 2"])])
+
 User = the task prompt, assistant = the bare SQL, through the model's own chat template; the score is read at the last
-token. Bradley-Terry training on it is TRL's RewardTrainer.
+token.
 """
 
 import os
@@ -11,11 +16,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reward.data import Prompt
+from reward.packing import TOKEN_BUDGET, Row, batches_by_length, pack, packed_scores, pad_rows, shared_prefix
 from tree.files import InputError, read_json
 from tree.model_folder import architecture, model_fingerprint, tensor_shapes
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HEAD_SEED = 0
+RELOAD_TOLERANCE = 1e-4  # between rewards before saving and after loading
 
 
 class Float32Head(nn.Linear):
@@ -55,26 +63,60 @@ def load_tokenizer(base: str | os.PathLike):
     return tokenizer
 
 
-def encode(tokenizer, prompt: str, sql: str) -> list[int]:
-    """Token ids of one candidate, the same that TRL makes of a conversational pair."""
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": sql}]
-    return tokenizer.apply_chat_template(messages, return_dict=False)
+def encode(tokenizer, prompt: Prompt | str, sql: str) -> list[int]:
+    """Token ids of one candidate, the same that TRL makes of a conversational pair; a text is one turn of the user."""
+    [sequence] = encode_candidates(tokenizer, prompt, [sql])
+    return sequence
+
+
+def encode_candidates(tokenizer, prompt: Prompt | str, queries: Sequence[str]) -> list[list[int]]:
+    """Token ids of each candidate of one prompt, encoded whole.
+
+    Raises InputError when the chat template refuses the conversation.
+    """
+    from jinja2 import TemplateError
+
+    turns = [("user", prompt)] if isinstance(prompt, str) else prompt
+    messages = [{"role": role, "content": content} for role, content in turns]
+    conversations = [[*messages, {"role": "assistant", "content": sql}] for sql in queries]
+    try:
+        return tokenizer.apply_chat_template(conversations, return_dict=False)
+    except TemplateError as error:
+        raise InputError(
+            f"the chat template refuses a prompt with the roles {[role for role, _ in turns]}: {error}"
+        ) from None
 
 
 def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype):
-    """The base model as …ForSequenceClassification with one label and an untrained float32 head, always the same."""
+    """The base model as …ForSequenceClassification with one label and an untrained float32 head, always the same.
+
+    Raises InputError for a model whose candidates cannot be packed behind one prompt.
+    """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is the point
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype=dtype, attn_implementation="sdpa"
+    )
     logging.set_verbosity(verbosity)
+    check_attention(model.config, base)
     model.config.pad_token_id = pad_token_id
     head = Float32Head(model.config.hidden_size, 1, bias=False)
     nn.init.normal_(head.weight, std=model.config.initializer_range, generator=torch.Generator().manual_seed(HEAD_SEED))
     model.score = head
     return model
+
+
+def check_attention(config, base: str | os.PathLike) -> None:
+    """Raise InputError unless every layer attends to all tokens before, as packing assumes."""
+    kinds = set(getattr(config, "layer_types", None) or [])  # not every architecture names them
+    windowed = getattr(config, "sliding_window", None) is not None and not kinds
+    if windowed or kinds - {"full_attention"}:
+        raise InputError(
+            f"{base}: attends in a sliding window or otherwise than to all tokens before; use another base"
+        )
 
 
 def check_adapter(adapter: str | os.PathLike, base: str | os.PathLike) -> None:
@@ -105,37 +147,81 @@ def check_adapter(adapter: str | os.PathLike, base: str | os.PathLike) -> None:
             )
 
 
-def load_reward_model(
-    base: str | os.PathLike, adapter: str | os.PathLike | None, dtype: torch.dtype, pad_token_id: int
-):
-    """Base model with the adapter's LoRA and score head (None: untrained), in eval mode, on the GPU if there is one."""
-    model = load_base(base, pad_token_id, dtype)
+def check_saved(
+    model, adapter: str | os.PathLike, tokenizer, questions: Sequence[tuple[Prompt, Sequence[str]]]
+) -> None:
+    """Raise InputError unless the saved adapter scores some candidates as the model in memory does.
+
+    The adapter is loaded beside the one in memory, on the same base model, which so keeps its precision.
+    """
+    model.eval()
+    before = score(model, tokenizer, questions)
+    [active] = model.active_adapters
+    model.load_adapter(adapter, "saved")
+    model.set_adapter("saved")
+    after = score(model, tokenizer, questions)
+    model.set_adapter(active)
+    model.delete_adapter("saved")
+    error = max(
+        abs(one - other)
+        for ones, others in zip(before, after, strict=True)
+        for one, other in zip(ones, others, strict=True)
+    )
+    if not error <= RELOAD_TOLERANCE:
+        raise InputError(
+            f"{adapter}: the saved adapter's rewards differ by {error:.2g} from those of the trained model"
+        )
+
+
+def load_reward_model(base: str | os.PathLike, adapter: str | os.PathLike | None, dtype: str = "auto"):
+    """(model, tokenizer): the base with the adapter's LoRA and score head (None: untrained), ready to score.
+
+    In eval mode, on the GPU if there is one; `dtype` is that of the base, by the names of `base_dtype`.
+    """
+    tokenizer = load_tokenizer(base)
+    model = load_base(base, tokenizer.pad_token_id, base_dtype(dtype))
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
 @torch.no_grad()
 def score(
-    model, sequences: Sequence[Sequence[int]], batch_size: int, pad_token_id: int, progress: str = ""
-) -> list[float]:
-    """Reward of each token sequence, in the order given; batches of similar length, with a progress bar if named."""
+    model,
+    tokenizer,
+    questions: Sequence[tuple[Prompt | str, Sequence[str]]],
+    batch_size: int = 64,
+    token_budget: int = TOKEN_BUDGET,
+    progress: str = "",
+) -> list[list[float]]:
+    """Rewards in float32 of the candidates of each (prompt, candidates), in the order given.
+
+    Each prompt is computed once for the candidates that stand behind it, up to `batch_size` candidates at a time, in
+    rows of `token_budget` tokens. `progress` names a progress bar. The model must be in eval mode.
+    """
     from tqdm import tqdm
 
-    order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-    rewards = [0.0] * len(sequences)
-    starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc=progress, unit="batch", disable=not progress):
-        batch = order[start : start + batch_size]
-        longest = max(len(sequences[index]) for index in batch)
-        ids = torch.full((len(batch), longest), pad_token_id)
-        for row, index in enumerate(batch):
-            ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
-        lengths = torch.tensor([len(sequences[index]) for index in batch])
-        mask = (torch.arange(longest) < lengths[:, None]).long()
-        logits = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False).logits
-        for index, reward in zip(batch, logits.squeeze(-1).float().tolist(), strict=True):
-            rewards[index] = reward
-    return rewards
+    rows: list[Row] = []
+    for prompt, queries in questions:
+        if queries:
+            rows += _rows(encode_candidates(tokenizer, prompt, queries), batch_size, token_budget)
+    rewards: list[list[float]] = [[] for _ in rows]
+    with tqdm(total=sum(len(row.tails) for row in rows), desc=progress, unit="candidate", disable=not progress) as bar:
+        for batch in batches_by_length(rows, batch_size):
+            tensors = pad_rows([rows[number] for number in batch], tokenizer.pad_token_id)
+            scores = packed_scores(model, {name: tensor.to(model.device) for name, tensor in tensors.items()})
+            values = iter(scores.tolist())
+            for number in batch:
+                rewards[number] = [next(values) for _ in rows[number].tails]
+            bar.update(len(scores))
+    flat = iter(reward for row in rewards for reward in row)
+    return [[next(flat) for _ in queries] for _, queries in questions]
+
+
+def _rows(sequences: Sequence[list[int]], batch_size: int, token_budget: int) -> list[Row]:
+    shared = shared_prefix(sequences)
+    tails = [ids[shared:] for ids in sequences]
+    chunks = [tails[start : start + batch_size] for start in range(0, len(tails), batch_size)]
+    return [row for chunk in chunks for row in pack(sequences[0][:shared], chunk, token_budget)]

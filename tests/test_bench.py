@@ -1,5 +1,6 @@
 """The benches run and print their promises; what they measure is not judged here."""
 
+import json
 import re
 
 import pytest
@@ -84,3 +85,37 @@ def test_prompt_formats(demo, tiny_generator, tmp_path):
     }
     assert list(rows) == ["ddl without values", "ddl", "mschema without values", "mschema"]
     assert rows["mschema"][:5] == [4, 1, 1, 0, 1] and rows["mschema without values"][:5] == [4, 0, 0, 0, 0]
+
+
+@pytest.fixture
+def rich_pairs(tmp_path):
+    """A pair file of three questions with nine candidates each."""
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"Question {question}: how many products?"}],
+            "chosen": [{"role": "assistant", "content": "SELECT COUNT(*) FROM product"}],
+            "rejected": [{"role": "assistant", "content": f"SELECT {number} FROM product"}],
+        }
+        for question in range(3)
+        for number in range(8)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    return tmp_path / "pairs.json"
+
+
+def test_reward_training(rich_pairs, tiny_model):
+    few = ("--model", tiny_model, "--data", rich_pairs, "--questions", "2", "--rounds", "1")
+    assert set(promises(run_script("bench/reward_training.py", *few))) == {
+        "packed_training_tokens",
+        "packed_training_speedup",
+        "packed_memory_linear",
+    }
+
+
+def test_reward_scoring(rich_pairs, tiny_model):
+    few = ("--model", tiny_model, "--data", rich_pairs, "--questions", "2", "--rounds", "1")
+    found = promises(run_script("bench/reward_scoring.py", *few))
+    assert set(found) == {"packed_scoring_speedup", "packed_scoring_difference"}
+    assert found["packed_scoring_difference"] <= 1e-4
+    run = run_script("bench/reward_scoring.py", *few, "--questions", "4")
+    assert run.returncode == 2 and "only 3 questions" in run.stderr

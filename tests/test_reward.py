@@ -1,12 +1,13 @@
 """The reward model: tokens as TRL makes them, scores that survive saving, scripts that run and refuse."""
 
 import json
+import os
 
 import pytest
 import torch
 
-from reward.data import load_pairs, split_by_question
-from reward.model import encode, load_base, load_reward_model, load_tokenizer, score
+from reward.data import group_by_prompt, load_pairs, split_by_question
+from reward.model import check_saved, encode, load_base, load_reward_model, load_tokenizer, score
 from tests.conftest import assert_one_line_error, make_tiny_model, run_script
 from tree.files import InputError
 
@@ -24,9 +25,10 @@ def trained(tmp_path_factory, tiny_model, pair_rows):
     return folder
 
 
-def train(folder, base, *flags):
+def train(folder, base, *flags, script=("train.py",), **environment):
     data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", base)
-    return run_script("train.py", *data, "--learning_rate", "1e-2", "--validation_fraction", "0.3", *FLAGS, *flags)
+    steady = ("--learning_rate", "1e-2", "--validation_fraction", "0.3", *FLAGS)
+    return run_script(*script, *data, *steady, *flags, **environment)
 
 
 def evaluate(folder, base, *adapters, batch_size=3):
@@ -38,79 +40,128 @@ def evaluate(folder, base, *adapters, batch_size=3):
 
 def test_training_writes_everything_and_says_what_it_was(trained, pair_rows):
     folder = trained / "adapter"
-    for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "chat_template.jinja"):
+    for name in ("adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):
         assert (folder / name).stat().st_size
+    assert "score" in json.loads((folder / "adapter_config.json").read_text())["modules_to_save"]
     assert (folder / "training_curve.png").read_bytes().startswith(b"\x89PNG")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["steps"] == 4 and metrics["train_pairs"] + metrics["validation_pairs"] == len(pair_rows)
     assert 0 <= metrics["validation_accuracy"] <= 1
+    assert metrics["tokens_per_second"] > 0 and metrics["peak_memory_mb"] > 0
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["arguments"]["learning_rate"] == 1e-2 and manifest["versions"]["trl"]
     assert "learning_rate = 0.01" in (trained / "printed.txt").read_text()
+
+
+def test_the_model_card_says_what_the_adapter_is(trained, tiny_model):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(trained / "adapter" / "README.md")
+    metrics = json.loads((trained / "adapter" / "metrics.json").read_text())
+    manifest = json.loads((trained / "adapter" / "manifest.json").read_text())
+    assert card.data.library_name == "peft" and "reward-model" in card.data.tags
+    assert manifest["inputs"]["data"]["sha256"] in card.text and "rank 16" in card.text
+    assert f"| validation accuracy | {metrics['validation_accuracy']:.4f} " in card.text
+    assert str(tiny_model) not in card.text  # no paths of this machine
+
+
+def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, pair_rows):
+    """Rates far too high make the loss rise again: the best checkpoint is kept, not the last, and can stop training."""
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    flags = ("--eval_steps", "1", "--learning_rate", "3", "--max_steps", "12", "--early_stopping", "3")
+    run = train(tmp_path, tiny_model, *flags)
+    assert run.returncode == 0, run.stderr
+    metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
+    losses = {entry["step"]: entry["eval_loss"] for entry in metrics["history"] if "eval_loss" in entry}
+    after_training = {step: loss for step, loss in losses.items() if step}
+    assert metrics["kept_step"] == min(after_training, key=after_training.get) < metrics["steps"] < 12
+    kept = next(e for e in metrics["history"] if e["step"] == metrics["kept_step"] and "eval_loss" in e)
+    assert metrics["validation_loss"] == pytest.approx(kept["eval_loss"], abs=1e-5)
+    assert metrics["validation_accuracy"] == kept["eval_accuracy"]
+    assert metrics["validation_by_relation"]["sibling"]["accuracy"] == kept["eval_accuracy_sibling"]
+    assert len(list((tmp_path / "adapter").glob("checkpoint-*"))) <= 2
 
 
 def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
     run = evaluate(trained, tiny_model, "none", trained / "adapter")
     assert run.returncode == 0, run.stderr
     reports = json.loads((trained / "report.json").read_text())["adapters"]
-    tokenizer = load_tokenizer(tiny_model)
     pairs = load_pairs(trained / "pairs.json")
     for adapter, report in reports.items():
-        path = None if adapter == "none" else adapter
-        model = load_reward_model(tiny_model, path, torch.float32, tokenizer.pad_token_id)
+        model, tokenizer = load_reward_model(tiny_model, None if adapter == "none" else adapter, "float32")
         for pair, margin in zip(pairs, report["margins"], strict=True):
             chosen, rejected = (
-                score(model, [encode(tokenizer, pair.prompt, sql)], 1, tokenizer.pad_token_id)[0]
+                model(input_ids=torch.tensor([encode(tokenizer, pair.prompt, sql)])).logits.item()
                 for sql in (pair.chosen, pair.rejected)
             )
             assert chosen - rejected == pytest.approx(margin, abs=1e-5)
         expected = sum((margin > 0) + 0.5 * (margin == 0) for margin in report["margins"]) / len(pairs)
         assert report["accuracy"] == pytest.approx(expected)
+        assert sum(group["pairs"] for group in report["by_relation"].values()) == len(pairs)
         assert f"{report['accuracy']:.4f}" in run.stdout
     assert reports["none"]["margins"] != reports[str(trained / "adapter")]["margins"]
 
 
-def test_scores_in_memory_equal_scores_after_reloading(tmp_path, tiny_model, pair_rows):
-    """The trained model of the trainer itself, against the saved adapter on a fresh base: equal to the bit."""
+def settings_for(folder, **changes):
     from types import SimpleNamespace
-
-    from trl import RewardTrainer
 
     import train as script
 
+    settings = {name: value for name, value, _ in script.settings_from_source()}
+    return SimpleNamespace(**settings | {"output_dir": str(folder), "learning_rate": 1e-2} | changes)
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_scores_in_memory_equal_scores_after_reloading(tmp_path, tiny_model, pair_rows, share_prefix):
+    """The trained model of the trainer itself, against the saved adapter on a fresh base: equal to the bit."""
+    import train as script
+    from reward.tokens import tokenize
+
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    settings = SimpleNamespace(**{name: value for name, value, _ in script.settings_from_source()})
-    settings.output_dir, settings.max_steps, settings.gradient_checkpointing = str(tmp_path / "adapter"), 3, False
-    settings.learning_rate = 1e-2
+    settings = settings_for(tmp_path / "adapter", max_steps=3, gradient_checkpointing=False, share_prefix=share_prefix)
     tokenizer = load_tokenizer(tiny_model)
-    dataset = script.tokenized(load_pairs(tmp_path / "pairs.json"), tokenizer, 512)
-    trainer = RewardTrainer(
-        model=load_base(tiny_model, tokenizer.pad_token_id, torch.float32),
-        args=script.reward_config(settings, validate=False),
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        peft_config=script.lora_config(settings),
+    questions = group_by_prompt(load_pairs(tmp_path / "pairs.json"))
+    trainer = script.make_trainer(
+        settings,
+        load_base(tiny_model, tokenizer.pad_token_id, torch.float32),
+        tokenizer,
+        tokenize(questions, tokenizer, 512),
+        [],
     )
     trainer.train()
     trainer.save_model(settings.output_dir)
-    sequences = dataset["chosen_ids"][:] + dataset["rejected_ids"][:]
-    kept = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
-    loaded = load_reward_model(tiny_model, settings.output_dir, torch.float32, tokenizer.pad_token_id)
-    before = load_reward_model(tiny_model, None, torch.float32, tokenizer.pad_token_id)
+    asked = [(question.prompt, question.candidates) for question in questions]
+    check_saved(trainer.model, settings.output_dir, tokenizer, asked)
     in_memory, reloaded, untrained = (
-        score(model, sequences, 4, tokenizer.pad_token_id) for model in (kept.cpu(), loaded.cpu(), before.cpu())
+        score(model.cpu(), tokenizer, asked)
+        for model in (
+            trainer.model.eval(),
+            load_reward_model(tiny_model, settings.output_dir, "float32")[0],
+            load_reward_model(tiny_model, None, "float32")[0],
+        )
     )
     assert reloaded == in_memory
     assert reloaded != untrained  # training moved something
 
 
-def test_padding_and_batch_size_do_not_change_scores(trained, tiny_model):
-    tokenizer = load_tokenizer(tiny_model)
-    model = load_reward_model(tiny_model, trained / "adapter", torch.float32, tokenizer.pad_token_id)
-    sequences = [encode(tokenizer, "How many?", "SELECT " + "1 + " * count + "1") for count in (9, 0, 4, 30, 1)]
-    alone = [score(model, [ids], 1, tokenizer.pad_token_id)[0] for ids in sequences]
-    for batch_size in (1, 2, 5):
-        assert score(model, sequences, batch_size, tokenizer.pad_token_id) == pytest.approx(alone, abs=1e-5)
+def test_a_saved_adapter_that_is_not_the_trained_one_is_an_error(trained, tiny_model, tmp_path):
+    """As if the head had not been saved: its file holds another one."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    weights = load_file(folder / "adapter_model.safetensors")
+    [head] = [name for name in weights if "score" in name]
+    weights[head] += 1
+    save_file(weights, folder / "adapter_model.safetensors")
+    model, tokenizer = load_reward_model(tiny_model, trained / "adapter", "float32")
+    asked = [("How many?", ["SELECT 1", "SELECT 2"])]
+    before = score(model, tokenizer, asked)
+    check_saved(model, trained / "adapter", tokenizer, asked)
+    with pytest.raises(InputError, match="rewards differ"):
+        check_saved(model, folder, tokenizer, asked)
+    assert score(model, tokenizer, asked) == before
 
 
 def test_the_head_computes_in_float32_on_a_bfloat16_base(tiny_model):
@@ -182,6 +233,9 @@ def test_broken_pair_files(tiny_model, tmp_path, content, words):
 def test_wrong_settings(trained, tiny_model):
     assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
     assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
+    assert_one_line_error(train(trained, tiny_model, "--report_to", "nothing"), "'nothing' is not installed")
+    assert_one_line_error(train(trained, tiny_model, "--resume", trained), "trainer_state.json", "--resume")
+    assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
     assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
     assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "more than once")
 
@@ -205,11 +259,103 @@ def test_datasets_and_trl_load_the_pair_file(trained):
     assert loaded[0]["chosen"][0]["role"] == "assistant"
 
 
-def test_accelerate_launch_trains_too(tmp_path, tiny_model, pair_rows):
+def weights_of(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, tiny_model, pair_rows):
+    """Stopped in the middle of the second epoch, with dropout."""
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    run = run_script(
-        *("-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu", "train.py", "--model_id", tiny_model),
-        *("--data_path", tmp_path / "pairs.json", "--output_dir", tmp_path / "adapter", *FLAGS),
+    flags = ("--eval_steps", "1", "--batch_size", "1", "--gradient_accumulation", "2", "--max_steps", "5")
+    whole = train(tmp_path, tiny_model, *flags)
+    assert whole.returncode == 0, whole.stderr
+    (tmp_path / "adapter").rename(tmp_path / "whole")
+
+    # the same run, killed after its third step
+    code = (
+        "import os, runpy, sys; from transformers import TrainerCallback, trainer_callback as t; "
+        "f = lambda self, args, state, control, **k: os._exit(9) if state.global_step == 3 else control; "
+        "t.DefaultFlowCallback.on_save = f; sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
     )
+    killed = train(tmp_path, tiny_model, *flags, script=("-c", code, "train.py"))
+    assert killed.returncode == 9, killed.stderr
+    resumed = train(tmp_path, tiny_model, *flags, "--resume", tmp_path / "adapter" / "checkpoint-3")
+    assert resumed.returncode == 0, resumed.stderr
+    metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
+    assert metrics["steps"] == 5
+    uninterrupted, found = weights_of(tmp_path / "whole"), weights_of(tmp_path / "adapter")
+    assert all(torch.equal(weight, found[name]) for name, weight in uninterrupted.items())
+
+
+def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    run = train(tmp_path, tiny_model, "--share_prefix", "false", "--margin_by_distance", "0.5")
     assert run.returncode == 0, run.stderr
-    assert json.loads((tmp_path / "adapter" / "metrics.json").read_text())["steps"] == 4
+    metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
+    assert metrics["steps"] == 4 and metrics["validation_by_relation"]["sibling"]["pairs"] > 0
+
+
+def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows):
+    """Two processes with one question each are one with two; three questions validate, with 1 or 2 pairs."""
+    [extra] = [row | {"prompt": [{"role": "user", "content": "Why?"}], "question_id": 99} for row in pair_rows[:1]]
+    (tmp_path / "pairs.json").write_text(json.dumps([*pair_rows[:-1], extra]))
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "train.py")
+    flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "3", "--validation_fraction", "0.4")
+    one = train(tmp_path, tiny_model, *flags, "--gradient_accumulation", "2")
+    assert one.returncode == 0, one.stderr
+    (tmp_path / "adapter").rename(tmp_path / "one")
+    two = train(tmp_path, tiny_model, *flags, script=launch, CUDA_VISIBLE_DEVICES="")
+    assert two.returncode == 0, two.stderr
+    histories = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "adapter")]
+    for key in ("loss", "accuracy", "margin", "num_tokens", "eval_loss", "eval_accuracy", "eval_accuracy_sibling"):
+        found = [[entry[key] for entry in history if key in entry] for history in histories]
+        assert found[0] and found[1] == pytest.approx(found[0], abs=1e-4), key
+
+
+def test_export_gives_a_plain_model_with_the_same_rewards(trained, tiny_model, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    command = ("-m", "reward.export", "--adapter", trained / "adapter", "--base_model", tiny_model)
+    run = run_script(*command, "--output", tmp_path / "merged")
+    assert run.returncode == 0, run.stderr
+    model, tokenizer = load_reward_model(tiny_model, trained / "adapter", "float32")
+    queries = ["SELECT 1", "SELECT name FROM product"]
+    [rewards] = score(model, tokenizer, [("How many?", queries)])
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    assert plain.config.num_labels == 1 and plain.dtype == torch.float32
+    for sql, reward in zip(queries, rewards, strict=True):
+        ids = torch.tensor([encode(tokenizer, "How many?", sql)])
+        assert plain(input_ids=ids).logits.item() == pytest.approx(reward, abs=1e-4)
+    assert_one_line_error(run_script(*command, "--output", tmp_path / "merged"), "there already")
+
+
+SERVE = """
+import json, sys
+from vllm import LLM
+
+if __name__ == "__main__":
+    engine = LLM(sys.argv[1], runner="pooling", dtype="float32", enforce_eager=True, max_model_len=512)
+    outputs = engine.classify([{"prompt_token_ids": ids} for ids in json.loads(sys.argv[2])])
+    print("REWARDS", json.dumps([output.outputs.probs for output in outputs]))
+"""
+
+
+def test_vllm_serves_the_exported_model(tmp_path, tiny_generator, pair_rows):
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    run = train(tmp_path, tiny_generator)
+    assert run.returncode == 0, run.stderr
+    command = ("-m", "reward.export", "--adapter", tmp_path / "adapter", "--base_model", tiny_generator)
+    assert run_script(*command, "--output", tmp_path / "merged").returncode == 0
+    model, tokenizer = load_reward_model(tiny_generator, tmp_path / "adapter", "float32")
+    queries = ["SELECT 1", "SELECT name FROM product", "SELECT COUNT(*) FROM product"]
+    [rewards] = score(model, tokenizer, [("How many?", queries)])
+    (tmp_path / "serve.py").write_text(SERVE)
+    ids = json.dumps([encode(tokenizer, "How many?", sql) for sql in queries])
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+    served = run_script(tmp_path / "serve.py", tmp_path / "merged", ids, **settings)
+    assert served.returncode == 0, served.stderr[-3000:]
+    [line] = [line for line in served.stdout.splitlines() if line.startswith("REWARDS")]
+    assert [reward for [reward] in json.loads(line.split(" ", 1)[1])] == pytest.approx(rewards, abs=1e-4)

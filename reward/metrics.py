@@ -1,0 +1,53 @@
+"""How well rewards order pairs.  Pure."""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from reward.data import PreferencePair, Question
+
+
+def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor) -> Tensor:
+    """Loss of each pair from its two rewards, all [P]: -log sigmoid(chosen - rejected - margin).
+
+    The negative log-likelihood that chosen wins (Bradley and Terry 1952), with the margin of Touvron et al. 2023
+    (arXiv 2307.09288, eq. 2); TRL's RewardTrainer takes the mean of it.
+    """
+    return -torch.nn.functional.logsigmoid(chosen - rejected - margin)
+
+
+def wins(difference: float) -> float:
+    """What a pair counts for in pairwise accuracy, by chosen minus rejected reward: a tie counts as half."""
+    return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
+
+
+def pair_metrics(differences: Sequence[float]) -> dict:
+    """Pairwise accuracy (a tie counts as half) and mean margin, from chosen minus rejected rewards; at least one."""
+    return {
+        "pairs": len(differences),
+        "accuracy": fmean(map(wins, differences)),
+        "mean_margin": fmean(differences),
+        "ties": sum(difference == 0 for difference in differences),
+    }
+
+
+def grouped_metrics(names: Sequence[str], differences: Sequence[float]) -> dict[str, dict]:
+    """`pair_metrics` of each group of pairs; `names` says to which group a pair belongs."""
+    groups: dict[str, list[float]] = {name: [] for name in sorted(set(names))}
+    for name, difference in zip(names, differences, strict=True):
+        groups[name].append(difference)
+    return {name: pair_metrics(group) for name, group in groups.items()}
+
+
+def reward_differences(
+    pairs: Iterable[PreferencePair], questions: Sequence[Question], rewards: Sequence[Sequence[float]]
+) -> list[float]:
+    """Chosen minus rejected reward of each pair; `rewards` are those of the questions' candidates."""
+    reward = {
+        (question.prompt, sql): value
+        for question, values in zip(questions, rewards, strict=True)
+        for sql, value in zip(question.candidates, values, strict=True)
+    }
+    return [reward[pair.prompt, pair.chosen] - reward[pair.prompt, pair.rejected] for pair in pairs]

@@ -1,0 +1,122 @@
+"""TRL's RewardTrainer with one forward pass per question: its collation and its loss, all else is TRL's."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import EvalPrediction
+from trl import RewardTrainer
+
+from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
+from reward.packing import PADDING, pack, packed_scores, pad_rows
+
+NO_PAIR = -100  # what Trainer pads labels with
+
+
+@dataclass(frozen=True)
+class QuestionCollator:
+    """Questions (rows of `reward.tokens.question_rows`) -> the tensors of `reward.packing.pad_rows` and their pairs.
+
+    pairs: [Q, P, 2], places of chosen and rejected among the batch's candidates. margins, relations: [Q, P]. Questions
+    with fewer than P pairs are filled with pairs of relation NO_PAIR.
+    """
+
+    pad_token_id: int
+    token_budget: int
+
+    def __call__(self, questions: Sequence[dict]) -> dict[str, Tensor]:
+        most = max(len(question["pairs"]) for question in questions)
+        rows, pairs, before = [], [], 0
+        for question in questions:
+            rows += pack(question["prefix"], question["tails"], self.token_budget)
+            moved = [[before + place for place in pair] for pair in question["pairs"]]
+            pairs.append(moved + [[0, 0]] * (most - len(moved)))
+            before += len(question["tails"])
+        return {
+            "pairs": torch.tensor(pairs),  # first, because accelerate reads the batch size off it
+            "margins": _filled([question["margins"] for question in questions], 0.0),
+            "relations": _filled([question["relations"] for question in questions], NO_PAIR),
+            **pad_rows(rows, self.pad_token_id),
+        }
+
+
+def _filled(lists: Sequence[list], value: float) -> Tensor:
+    most = max(map(len, lists))
+    return torch.tensor([entries + [value] * (most - len(entries)) for entries in lists])
+
+
+def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    """What Trainer computes from all validation pairs: loss, accuracy and margin, accuracy of each relation."""
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        real = prediction.label_ids != NO_PAIR
+        differences, margins = (torch.from_numpy(values[real]) for values in prediction.predictions)
+        names = [relations[code] for code in prediction.label_ids[real]]
+        total = pair_metrics(differences.tolist())
+        return {
+            "loss": bradley_terry_loss(differences, torch.zeros_like(differences), margins).mean().item(),
+            "accuracy": total["accuracy"],
+            "margin": total["mean_margin"],
+            **{
+                f"accuracy_{name}": of["accuracy"]
+                for name, of in grouped_metrics(names, differences.tolist()).items()
+                if name
+            },
+        }
+
+    return metrics
+
+
+class SharedPrefixTrainer(RewardTrainer):
+    """RewardTrainer on the rows of `reward.tokens.question_rows`, with a QuestionCollator.
+
+    The loss of an optimiser step is the mean over all its pairs, whatever number of them stands in which forward pass
+    and on which process: each forward pass gives the sum over its pairs, divided by the pairs of the whole step. So
+    every pair counts the same, and batch size, accumulation and number of processes may be traded for each other. (TRL
+    takes the mean of means, which is the same there because its forward passes have equal numbers of pairs.)
+    Training accuracy and margin are means over all pairs since the last log, on all processes.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
+        self._seen = torch.zeros(4, device=self.accelerator.device)
+
+    def _prepare_dataset(self, dataset, *args):
+        return dataset  # tokenized already
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """Pairs of an optimiser step on all processes."""
+        pairs = sum((batch["relations"] != NO_PAIR).sum() for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(pairs, device=device), "sum")
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        real = inputs["relations"] != NO_PAIR
+        chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
+        losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
+        differences = (chosen - rejected).detach()
+        right = (differences > 0).sum() + 0.5 * (differences == 0).sum()
+        tokens = (inputs["segments"] != PADDING).sum()
+        self._seen += torch.stack([real.sum(), right, differences.sum(), tokens])
+        if num_items_in_batch is None:
+            return losses.mean()
+        # the gradients of the processes are averaged
+        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """No loss, but the reward differences and margins [Q, P] of the pairs, and their relations as labels."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            chosen, rejected = packed_scores(model, inputs)[inputs["pairs"]].unbind(-1)
+        return None, (chosen - rejected, inputs["margins"]), inputs["relations"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:  # a point of the training curve
+            pairs, right, difference, tokens = self.accelerator.reduce(self._seen, "sum").tolist()
+            self._total_train_tokens += int(tokens)
+            logs |= {"accuracy": right / pairs, "margin": difference / pairs, "num_tokens": self._total_train_tokens}
+            self._seen = torch.zeros_like(self._seen)
+        super().log(logs, start_time)

@@ -1,0 +1,273 @@
+"""One pass per question gives the numbers of one pass per candidate: scores, loss, gradients, whole steps."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reward.data import PreferencePair, Turn, group_by_prompt
+from reward.model import encode, load_base, load_reward_model, load_tokenizer, score
+from reward.packing import PADDING, batches_by_length, block_mask, pack, pad_rows, shared_prefix
+from reward.tokens import pair_rows, question_rows, tokenize
+from tree.files import InputError
+
+LONG = "Database: " + "CREATE TABLE product (id INTEGER, name TEXT); " * 6
+
+
+def make_tiny_llama(folder, tiny_model):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shutil.copytree(tiny_model, folder)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=16_384,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bases(tiny_model, tmp_path_factory):
+    return {"qwen2": tiny_model, "llama": make_tiny_llama(tmp_path_factory.mktemp("models") / "llama", tiny_model)}
+
+
+def scorer(base):
+    """Model and tokenizer, with a head and attention strong enough to make rewards differ."""
+    model, tokenizer = load_reward_model(base, None, "float32")
+    with torch.no_grad():
+        model.score.weight.mul_(20)
+        for name, weight in model.named_parameters():
+            if "q_proj.weight" in name or "k_proj.weight" in name:
+                weight.mul_(10)
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def scorers(bases):
+    return {name: scorer(base) for name, base in bases.items()}
+
+
+@torch.no_grad()
+def scores_alone(model, tokenizer, questions):
+    """The reference: each candidate by itself, with the model's own reading of the score."""
+    return [
+        [model(input_ids=torch.tensor([encode(tokenizer, prompt, sql)])).logits.item() for sql in queries]
+        for prompt, queries in questions
+    ]
+
+
+# --- layout ---------------------------------------------------------------------------------------------------------
+
+token_lists = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+@given(token_lists)
+def test_the_prefix_is_the_longest_that_leaves_every_candidate_a_token(sequences):
+    shared = shared_prefix(sequences)
+    assert all(sequence[:shared] == sequences[0][:shared] and len(sequence) > shared for sequence in sequences)
+    longer = {tuple(sequence[: shared + 1]) for sequence in sequences}
+    assert len(longer) > 1 or min(map(len, sequences)) == shared + 1
+
+
+def test_a_sequence_without_tokens_has_no_prefix():
+    with pytest.raises(ValueError, match="without tokens"):
+        shared_prefix([[1, 2], []])
+
+
+@given(st.lists(st.integers(1, 9), max_size=5), token_lists, st.integers(1, 20))
+def test_rows_hold_each_candidate_once_as_it_would_be_alone(prefix, tails, budget):
+    rows = pack(prefix, tails, budget)
+    found = []
+    for row in rows:
+        assert len(row) <= budget or len(row.ends) == 1
+        assert len(row.tokens) == len(row.positions) == len(row.segments)
+        for number, end in enumerate(row.ends, 1):
+            seen = [place for place, segment in enumerate(row.segments) if segment in (0, number)]
+            assert [row.positions[place] for place in seen] == list(range(len(seen))) and seen[-1] == end
+            found.append([row.tokens[place] for place in seen])
+    assert found == [prefix + tail for tail in tails]
+
+
+def test_the_mask_of_a_small_batch():
+    rows = pack([7], [[1, 1], [2]], 9) + pack([7], [[3]], 9)
+    inputs = pad_rows(rows, 0)
+    assert inputs["segments"].tolist() == [[0, 1, 1, 2], [0, 1, PADDING, PADDING]]
+    assert inputs["position_ids"].tolist() == [[0, 1, 2, 1], [0, 1, 0, 0]]
+    assert inputs["ends"].tolist() == [2, 3, 5]
+    first, second = block_mask(inputs["segments"])[:, 0].int().tolist()
+    assert first == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+    assert second[:2] == [[1, 0, 0, 0], [1, 1, 0, 0]] and all(any(row) for row in second)
+
+
+@given(token_lists, st.integers(1, 4))
+def test_batches_hold_every_row_once_and_no_more_candidates_than_asked(tails, batch_size):
+    rows = [row for tail in tails for row in pack([5], [tail, tail], 4)]
+    batches = list(batches_by_length(rows, batch_size))
+    assert sorted(number for batch in batches for number in batch) == list(range(len(rows)))
+    assert all(len(batch) == 1 or sum(len(rows[n].ends) for n in batch) <= batch_size for batch in batches)
+    lengths = [len(rows[number]) for batch in batches for number in batch]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+texts = st.text("SELECT 1,é\n", min_size=1, max_size=12)
+asked = st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=6)), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@settings(max_examples=25)
+@given(questions=asked, batch_size=st.integers(1, 9), budget=st.integers(1, 150))
+def test_packed_scores_equal_scores_one_by_one(scorers, architecture, questions, batch_size, budget):
+    model, tokenizer = scorers[architecture]
+    alone = scores_alone(model, tokenizer, questions)
+    packed = score(model, tokenizer, questions, batch_size, budget)
+    for one, other in zip(alone, packed, strict=True):
+        assert other == pytest.approx(one, abs=1e-4)
+
+
+def test_the_rewards_of_these_tests_differ(scorers):
+    """Otherwise equal scores would prove nothing: the prompt, the candidate and the order of its tokens matter."""
+    model, tokenizer = scorers["qwen2"]
+    [[one, other, turned]] = score(model, tokenizer, [(LONG, ["SELECT 1", "SELECT 12", "SELECT 21"])])
+    [[elsewhere]] = score(model, tokenizer, [("Another database.", ["SELECT 1"])])
+    rewards = (one, other, turned, elsewhere)
+    assert min(abs(a - b) for i, a in enumerate(rewards) for b in rewards[:i]) > 1e-2
+
+
+def test_neither_neighbours_nor_order_change_a_score(scorers):
+    model, tokenizer = scorers["qwen2"]
+    queries = ["SELECT 1", "SELECT name FROM product WHERE id = 3", "SELECT 2"]
+    [alone] = score(model, tokenizer, [(LONG, queries)])
+    [turned] = score(model, tokenizer, [(LONG, queries[::-1])])
+    others = score(model, tokenizer, [("Short?", ["SELECT 5"]), (LONG, [*queries, "x" * 300]), ("None?", [])])
+    assert turned[::-1] == pytest.approx(alone, abs=1e-5)
+    assert others[1][:3] == pytest.approx(alone, abs=1e-5) and others[2] == []
+
+
+def test_a_model_with_a_sliding_window_is_refused(tiny_model, tmp_path):
+    import json
+
+    folder = shutil.copytree(tiny_model, tmp_path / "window")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="sliding window"):
+        load_base(folder, 0, torch.float32)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def preference(question: int, chosen: str, rejected: str, distances=(0, None)) -> PreferencePair:
+    prompt = (Turn("user", LONG + "How many?" * question),)
+    return PreferencePair(prompt, chosen, rejected, question, "shop", "sibling", *distances)
+
+
+PAIRS = [
+    preference(0, "SELECT COUNT(*) FROM product", "SELECT 1"),
+    preference(0, "SELECT COUNT(*) FROM product", "SELECT COUNT(id, name) FROM p", (0, 2)),
+    preference(0, "SELECT COUNT(id, name) FROM p", "SELECT 1", (2, None)),
+    preference(1, "SELECT name FROM product", "SELECT *"),
+    preference(2, "SELECT MAX(id) FROM product", "SELECT MIN(id) FROM product"),
+    preference(2, "SELECT MAX(id) FROM product", "SELECT MAX(name) FROM product WHERE 1 = 1 AND 2 = 2"),
+]
+
+
+def trainer_of(base, folder, shared: bool, budget: int = 400, margin_scale: float = 0.0, **arguments):
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import RewardConfig, RewardTrainer
+
+    from reward.trainer import QuestionCollator, SharedPrefixTrainer
+
+    tokenizer = load_tokenizer(base)
+    questions = tokenize(group_by_prompt(PAIRS), tokenizer, 10_000)
+    rows = question_rows(questions, margin_scale, ["sibling"]) if shared else pair_rows(questions, margin_scale)
+    config = {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 1} | arguments
+    return (SharedPrefixTrainer if shared else RewardTrainer)(
+        model=load_base(base, tokenizer.pad_token_id, torch.float32),
+        args=RewardConfig(
+            folder, use_cpu=True, bf16=False, max_length=None, report_to=[], remove_unused_columns=False, **config
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            task_type="SEQ_CLS", r=4, target_modules="all-linear", modules_to_save=["score"], init_lora_weights=False
+        ),
+        data_collator=QuestionCollator(tokenizer.pad_token_id, budget) if shared else None,
+    )
+
+
+def loss_and_gradients(trainer):
+    if trainer.args.gradient_checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+    [inputs] = trainer.get_train_dataloader()
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, inputs)
+    loss.backward()
+    return loss.item(), {name: weight.grad for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("margin_scale", [0.0, 0.7])
+def test_loss_and_gradients_are_those_of_trl(bases, tmp_path, architecture, checkpointing, margin_scale):
+    ours, theirs = (
+        loss_and_gradients(
+            trainer_of(
+                bases[architecture],
+                tmp_path,
+                shared,
+                margin_scale=margin_scale,
+                gradient_checkpointing=checkpointing,
+            )
+        )
+        for shared in (True, False)
+    )
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
+    assert ours[1].keys() == theirs[1].keys() and any("score" in name for name in ours[1])
+    for name, gradient in theirs[1].items():
+        assert gradient.norm() > 0
+        assert (ours[1][name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
+def weights_after(trainer):
+    trainer.train()
+    return {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize(("batch", "accumulation", "budget"), [(1, 3, 400), (2, 2, 400), (3, 1, 10)])
+def test_a_step_does_not_depend_on_how_it_is_cut(bases, tmp_path, batch, accumulation, budget):
+    """Three questions with 3, 1 and 2 pairs: one step of plain TRL over the six pairs gives the same weights."""
+    common = {"max_steps": 1, "learning_rate": 1e-2, "optim": "sgd", "max_grad_norm": 0.0, "logging_steps": 1}
+    whole = trainer_of(bases["qwen2"], tmp_path, False, per_device_train_batch_size=6, **common)
+    cut = trainer_of(
+        bases["qwen2"],
+        tmp_path,
+        True,
+        budget,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        **common,
+    )
+    before = {name: weight.clone() for name, weight in cut.model.named_parameters() if weight.requires_grad}
+    expected, found = weights_after(whole), weights_after(cut)
+    for name, weight in expected.items():
+        assert (weight - before[name]).norm() > 0
+        assert (found[name] - weight).norm() <= 1e-4 * (weight - before[name]).norm() + 1e-7, name
+    ours, theirs = (next(entry for entry in trainer.state.log_history if "loss" in entry) for trainer in (cut, whole))
+    for key in ("loss", "accuracy", "margin"):
+        assert ours[key] == pytest.approx(theirs[key], abs=1e-5)
+    assert ours["num_tokens"] < theirs["num_tokens"]

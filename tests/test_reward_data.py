@@ -1,0 +1,118 @@
+"""Preference files of this project and of other origin, as questions with candidates."""
+
+import json
+
+import pytest
+
+from reward.data import Turn, group_by_prompt, load_pairs, split_by_question
+from reward.metrics import grouped_metrics, pair_metrics
+from reward.model import encode, load_tokenizer
+from reward.tokens import pair_rows, question_rows, tokenize
+from tree.files import InputError
+
+USER = {"role": "user", "content": "How many products?"}
+SYSTEM = {"role": "system", "content": "You write SQL."}
+GOOD = {"role": "assistant", "content": "SELECT COUNT(*) FROM product"}
+BAD = {"role": "assistant", "content": "SELECT 1"}
+
+
+def load(tmp_path, *rows, **options):
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    return load_pairs(tmp_path / "pairs.json", **options)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": [USER], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"prompt": USER["content"], "chosen": GOOD["content"], "rejected": BAD["content"]},
+        {"prompt": USER["content"], "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+    ],
+    ids=["explicit", "implicit", "both", "text", "text and conversation"],
+)
+def test_every_form_of_a_preference_is_the_same_pair(tmp_path, row):
+    [pair] = load(tmp_path, row)
+    assert pair.prompt == (Turn("user", USER["content"]),)
+    assert (pair.chosen, pair.rejected) == (GOOD["content"], BAD["content"])
+    assert (pair.question_id, pair.relation, pair.db_id, pair.chosen_dist) == (None, "", "", None)
+
+
+def test_tokens_of_a_longer_conversation_are_those_of_trl(tmp_path, tiny_model):
+    from trl.data_utils import _tokenize
+
+    tokenizer = load_tokenizer(tiny_model)
+    conversation = [SYSTEM, USER, BAD, USER]
+    [pair] = load(tmp_path, {"prompt": conversation, "chosen": [GOOD], "rejected": [BAD]})
+    assert encode(tokenizer, pair.prompt, pair.chosen) == _tokenize(tokenizer, [*conversation, GOOD])["input_ids"]
+
+
+def test_pairs_of_one_prompt_are_one_question_wherever_they_stand(tmp_path):
+    other = {"role": "assistant", "content": "SELECT 2"}
+    rows = [
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"prompt": [SYSTEM, USER], "chosen": [GOOD], "rejected": [BAD]},
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [other]},
+        {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},
+    ]
+    first, second = group_by_prompt(load(tmp_path, *rows))
+    assert first.candidates == (GOOD["content"], BAD["content"], other["content"])
+    assert first.places == [(0, 1), (0, 2), (0, 1)]  # a pair that stands twice counts twice, as in TRL
+    assert second.places == [(0, 1)]
+    train, held_out = split_by_question(load(tmp_path, *rows), 0.5, 0)
+    assert {len(train), len(held_out)} == {1, 3}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": [USER], "chosen": [GOOD]}, "no 'rejected'"),
+        ({"prompt": [USER], "chosen": 3, "rejected": [BAD]}, "'chosen' is int"),
+        ({"prompt": [USER], "chosen": [GOOD], "rejected": [{"role": "assistant", "content": " "}]}, "rejected must be"),
+        ({"prompt": [USER], "chosen": ["SELECT 1"], "rejected": [BAD]}, "chosen must be"),
+        ({"prompt": [USER], "chosen": [USER], "rejected": [BAD]}, "the last message must be the assistant's"),
+        ({"prompt": {}, "chosen": [GOOD], "rejected": [BAD]}, "prompt must be"),
+        ({"chosen": [GOOD], "rejected": [BAD]}, "one conversation"),
+        ({"chosen": [USER, GOOD], "rejected": [SYSTEM, USER, BAD]}, "one conversation"),
+    ],
+)
+def test_rows_that_are_no_preference(tmp_path, row, words):
+    with pytest.raises(InputError, match=f"pairs.json: row 1.*{words}"):
+        load(tmp_path, {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, row)
+
+
+def test_margins_by_distance(tmp_path):
+    row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
+    rows = [row | {"chosen_dist": one, "rejected_dist": other} for one, other in ((0, None), (0, 1), (1, 3), (2, None))]
+    pairs = load(tmp_path, *rows, with_distances=True)
+    assert [pair.margin for pair in pairs] == pytest.approx([1, 0.5, 0.25, 1 / 3])
+    with pytest.raises(InputError, match="row 0 has no 'chosen_dist'"):
+        load(tmp_path, row, with_distances=True)
+
+
+def test_rows_for_the_trainers_hold_the_tokens_of_each_candidate(tmp_path, tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
+    long = {"role": "assistant", "content": "SELECT 1" + " + 1" * 99}
+    row = {"chosen_dist": 0, "rejected_dist": 1, "relation": "child", "prompt": [USER], "chosen": [GOOD]}
+    pairs = load(tmp_path, row | {"rejected": [long]}, row | {"rejected": [BAD]})
+    whole = [encode(tokenizer, pairs[0].prompt, turn["content"]) for turn in (GOOD, BAD)]
+    tokenized = tokenize(group_by_prompt(pairs), tokenizer, max_length=max(map(len, whole)))
+    [question] = question_rows(tokenized, 2.0, ["", "child"])
+    assert [question["prefix"] + tail for tail in question["tails"]] == whole
+    assert (question["pairs"], question["margins"], question["relations"]) == ([(0, 1)], [1.0], [1])
+    assert pair_rows(tokenized, 2.0) == [{"chosen_ids": whole[0], "rejected_ids": whole[1], "margin": 1.0}]
+    assert tokenize(group_by_prompt(pairs), tokenizer, max_length=5) == []
+
+
+def test_a_conversation_that_the_template_refuses(tmp_path, tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{{ raise_exception('no system here') }}"
+    with pytest.raises(InputError, match="system.*no system here"):
+        encode(tokenizer, (Turn("system", "x"), Turn("user", "y")), "SELECT 1")
+
+
+def test_ties_count_as_half_and_only_equal_rewards_are_ties():
+    assert pair_metrics([1.0, 0.0, -1e-9, 1e-9]) == {"pairs": 4, "accuracy": 0.625, "mean_margin": 0.25, "ties": 1}
+    groups = grouped_metrics(["b", "a", "b"], [1.0, -1.0, 0.0])
+    assert list(groups) == ["a", "b"] and [group["accuracy"] for group in groups.values()] == [0.0, 0.75]
