@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 LIMIT=${LIMIT:-45}           # questions (0 = all of the demo)
 MAX_DEPTH=${MAX_DEPTH:-2}    # levels of a tree
 SAMPLE_NUM=${SAMPLE_NUM:-4}  # samples of each prompt
-MAX_STEPS=${MAX_STEPS:-16}   # optimiser steps of 4 pairs
+MAX_STEPS=${MAX_STEPS:-16}   # optimiser steps of 4 questions
 # --------------------------------------------------------------------------------------------------
 
 MODEL=Qwen2.5-Coder-0.5B-Instruct
