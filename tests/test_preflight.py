@@ -54,7 +54,7 @@ def test_descriptions_and_stored_values_stand_in_the_prompt(described, layout, c
     schema, rest = prompt.split("Stored values that the question may mean:\n")
     assert "product.name = 'nail'" in rest and "product.category = 'tool'" in rest
     assert rest.endswith("Evidence: a tool is in category tool\nQuestion: How many nails are there?")
-    assert "shop: descriptions of nothing in the database" in capsys.readouterr().out
+    assert "shop: 1 descriptions of nothing in the database: product.price" in capsys.readouterr().out
     without, _ = prepared(described, question, schema_format=layout, no_values="")
     assert without.prompt(question) == prompt.replace(
         f"Stored values that the question may mean:\n{rest.split('Evidence')[0]}", ""

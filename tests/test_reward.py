@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 
 import pytest
 import torch
 
 from reward.data import group_by_prompt, load_pairs, split_by_question
 from reward.model import check_saved, encode, load_base, load_reward_model, load_tokenizer, score
-from tests.conftest import assert_one_line_error, make_tiny_model, run_script
+from tests.conftest import ROOT, assert_one_line_error, make_tiny_model, run_script
 from tree.files import InputError
 
 FLAGS = ("--max_steps", "4", "--batch_size", "2", "--gradient_accumulation", "1", "--logging_steps", "1")
@@ -63,6 +64,18 @@ def test_the_model_card_says_what_the_adapter_is(trained, tiny_model):
     assert manifest["inputs"]["data"]["sha256"] in card.text and "rank 16" in card.text
     assert f"| validation accuracy | {metrics['validation_accuracy']:.4f} " in card.text
     assert str(tiny_model) not in card.text  # no paths of this machine
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_the_snippet_of_the_readme_scores(trained, tiny_model, tmp_path, page):
+    (snippet,) = re.findall(r"```python\n(from reward.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "Qwen2.5-Coder-1.5B-Instruct").symlink_to(tiny_model)
+    (tmp_path / "qwen-reward-model-sql-train").symlink_to(trained / "adapter")
+    run = run_script("-c", snippet, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    model, tokenizer = load_reward_model(tiny_model, trained / "adapter")
+    [expected] = score(model, tokenizer, [("the prompt of a tree or pair", ["SELECT 1", "SELECT 2"])])
+    assert json.loads(run.stdout) == pytest.approx(expected, abs=1e-5)
 
 
 def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, pair_rows):

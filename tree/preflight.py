@@ -19,6 +19,7 @@ from tree.values import Match, value_lines
 SLOW_GOLD = 5.0  # seconds from which a gold query is listed
 BINS = 10  # of the prompt-length histogram
 BAR = 40  # characters
+UNMATCHED_SHOWN = 5  # names in a warning
 
 
 @dataclass
@@ -131,7 +132,8 @@ async def prepare_instances(work: Work, executor, args: argparse.Namespace) -> N
 
     db_ids = work.databases()
     runs = [executor.prepare(database_path(args.db_root, db_id)) for db_id in db_ids]
-    for db_id, reason in zip(db_ids, await tqdm.gather(*runs, desc="perturbed databases"), strict=True):
+    reasons = await tqdm.gather(*runs, desc="perturbed databases", unit="database")
+    for db_id, reason in zip(db_ids, reasons, strict=True):
         if reason:
             print(f"warning: no perturbed instances of {db_id}, so nothing on it is found to be fragile: {reason}")
 
@@ -151,10 +153,8 @@ def read_schemas(work: Work, db_root: str) -> None:
             described = read_descriptions(path.parent / "database_description", column_names(connection))
             work.schemas[db_id] = read_schema(connection, described.by_column)
         if described.unmatched:
-            print(
-                f"warning: {db_id}: descriptions of nothing in the database are left out: "
-                f"{', '.join(described.unmatched)}"
-            )
+            some = ", ".join(described.unmatched[:UNMATCHED_SHOWN])
+            print(f"warning: {db_id}: {len(described.unmatched)} descriptions of nothing in the database: {some}")
 
 
 def find_values(work: Work, db_root: str) -> None:
@@ -165,7 +165,8 @@ def find_values(work: Work, db_root: str) -> None:
     from tree.sql_utils import database_path
     from tree.values import build_index, matching_values
 
-    for db_id, questions in tqdm(groupby(work.questions, lambda question: question.db_id), desc="stored values"):
+    by_database = groupby(work.questions, lambda question: question.db_id)
+    for db_id, questions in tqdm(by_database, total=len(work.databases()), desc="stored values", unit="database"):
         index = build_index(database_path(db_root, db_id), cache_folder("values"))
         for question in questions:
             text = f"{question.question}\n{question.evidence}"
