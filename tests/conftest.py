@@ -99,11 +99,11 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
-    """A random Qwen2 of a few thousand parameters with a byte-level tokenizer, saved as a model folder."""
+def make_tiny_model(folder: Path, hidden_size: int = 32, seed: int = 0, architecture: str = "qwen2") -> Path:
+    """A random model of a few thousand parameters with a byte-level tokenizer, saved as a model folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -119,7 +119,8 @@ def make_tiny_model(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
     )
     fast.chat_template = CHAT_TEMPLATE
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = AutoConfig.for_model(
+        architecture,
         vocab_size=len(vocabulary),
         hidden_size=hidden_size,
         intermediate_size=64,
@@ -130,7 +131,7 @@ def make_tiny_model(folder: Path, hidden_size: int = 32, seed: int = 0) -> Path:
         pad_token_id=0,
         eos_token_id=2,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 

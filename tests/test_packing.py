@@ -11,35 +11,16 @@ from reward.data import PreferencePair, Turn, group_by_prompt
 from reward.model import encode, load_base, load_reward_model, load_tokenizer, score
 from reward.packing import PADDING, batches_by_length, block_mask, pack, pad_rows, shared_prefix
 from reward.tokens import pair_rows, question_rows, tokenize
+from tests.conftest import make_tiny_model
 from tree.files import InputError
 
 LONG = "Database: " + "CREATE TABLE product (id INTEGER, name TEXT); " * 6
 
 
-def make_tiny_llama(folder, tiny_model):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shutil.copytree(tiny_model, folder)
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=259,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=16_384,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def bases(tiny_model, tmp_path_factory):
-    return {"qwen2": tiny_model, "llama": make_tiny_llama(tmp_path_factory.mktemp("models") / "llama", tiny_model)}
+    llama = make_tiny_model(tmp_path_factory.mktemp("models") / "llama", seed=1, architecture="llama")
+    return {"qwen2": tiny_model, "llama": llama}
 
 
 def scorer(base):
