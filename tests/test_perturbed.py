@@ -22,6 +22,7 @@ from tree import verdict as verdict_room
 from tree.gold_cache import GoldCache
 from tree.perturbed import INSTANCES, build, instance_files
 from tree.sandbox import FLAGS, Limits, connect
+from tree.sql_text import returns_constants
 from tree.sql_utils import Executor
 from tree.verdict import _gold_in_memory, judge, ties_broken
 
@@ -318,6 +319,43 @@ def test_constants_are_always_caught(cinema, folder, gold, constant):
     rows = rows_of(cinema, gold)
     values = "VALUES " + ", ".join(f"({', '.join(map(repr, row))})" for row in rows) if rows else "SELECT 1 WHERE 0"
     assert "fragile" in flags(cinema, folder, gold, constant.format(values))
+
+
+@pytest.mark.parametrize(
+    ("gold", "constant"),
+    [
+        ("SELECT COUNT(*) FROM film WHERE year = 1800", "SELECT 0 FROM film WHERE rating IS NOT NULL"),
+        ("SELECT MAX(country) FROM director", "SELECT {0!r} FROM director WHERE id > 0 ORDER BY id LIMIT 1"),
+        ("SELECT MAX(country) FROM director", "SELECT {0!r} FROM film WHERE year > 0 UNION SELECT {0!r} FROM director"),
+    ],
+)
+def test_a_constant_behind_a_condition_is_caught(cinema, folder, gold, constant):
+    ((value,),) = rows_of(cinema, gold)
+    assert "fragile" in flags(cinema, folder, gold, constant.format(value))
+
+
+def test_a_constant_that_gold_writes_too_is_no_guess(cinema, folder):
+    gold = "SELECT 'yes' FROM film WHERE year > 0"
+    assert "fragile" not in flags(cinema, folder, gold, "SELECT 'yes' FROM film WHERE NOT year <= 0")
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 3 FROM film WHERE year > 2000", True),
+        ("(SELECT 'a' FROM film)", True),
+        ("SELECT 1 FROM film UNION SELECT 2", True),
+        ("SELECT 1 UNION SELECT year FROM film", False),
+        ("SELECT COUNT(*) FROM film", False),
+        ("SELECT total(1) FROM film", False),
+        ("SELECT EXISTS (SELECT 1 FROM film)", False),
+        ("SELECT CASE WHEN year > 2000 THEN 'new' END FROM film", False),
+        ("SELECT row_number() OVER () FROM film", False),
+        ("no query (", False),
+    ],
+)
+def test_what_returns_constants(sql, expected):
+    assert returns_constants(sql) is expected
 
 
 COINCIDENCES = [

@@ -77,6 +77,22 @@ def orders_rows(sql: str) -> bool:
     return bool(tree is not None and tree.args.get("order"))
 
 
+def returns_constants(sql: str) -> bool:
+    """Whether the rows of the outermost query are written in its text: no column, aggregate or subquery among them."""
+    from sqlglot import exp
+
+    read = (exp.Column, exp.Star, exp.AggFunc, exp.Anonymous, exp.Window, exp.Query)
+
+    def constant(query) -> bool:
+        if isinstance(query, exp.Subquery):
+            return constant(query.this)
+        if isinstance(query, exp.SetOperation):
+            return constant(query.this) and constant(query.expression)
+        return isinstance(query, exp.Select) and not any(result.find(*read) for result in query.expressions)
+
+    return constant(_parse(sql))
+
+
 CLOCK_OR_RANDOM = re.compile(
     r"\bcurrent_(?:date|time|timestamp)\b|'now'|\brandom(?:blob)?\s*\("
     r"|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\([^,()]*\)",

@@ -14,7 +14,7 @@ from pathlib import Path
 from tree.gold_cache import GoldCache
 from tree.perturbed import INSTANCES, instance_files
 from tree.sandbox import NO_SUCH, Execution, Limits, Row, database, run
-from tree.sql_text import canonical_sql, clock_or_random, orders_rows
+from tree.sql_text import canonical_sql, clock_or_random, orders_rows, returns_constants
 
 GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
 DEAR = 0.01  # seconds of a gold query from which its result is always kept on disk
@@ -86,8 +86,9 @@ def judge(
         execution = replace(execution, flags=(*execution.flags, "both_empty"))
     ex = set(rows) == gold_set
     if ex and perturbed:
-        blind = "constant" in execution.flags or not database(path).sees_rows
-        if "constant" not in gold.flags and blind or _differs(path, sql, gold_sql, limits, cache, perturbed):
+        blind = "constant" in execution.flags or not database(path).sees_rows or returns_constants(sql)
+        guessed = blind and not ("constant" in gold.flags or returns_constants(gold_sql))
+        if guessed or _differs(path, sql, gold_sql, limits, cache, perturbed):
             execution = replace(execution, flags=(*execution.flags, "fragile"))
     return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
 
