@@ -1,12 +1,13 @@
 """Train a LoRA reward model on preference pairs, with TRL's trainer and one forward pass per question (step 5):
 
     python train.py
-    python train.py --model_id Qwen2.5-Coder-0.5B-Instruct --base_dtype bfloat16 --max_steps 16    # a trial on a CPU
+    python train.py --model_id Qwen2.5-Coder-0.5B-Instruct --max_steps 16    # a trial on a CPU
     python train.py --resume qwen-reward-model-sql-train/checkpoint-200        # go on with a run that was interrupted
     accelerate launch train.py                                                                    # several GPUs
 
 Edit the constants, or give one as a flag of the same name in lower case. Writes into OUTPUT_DIR: adapter with score
-head, tokenizer, README.md (model card), training_curve.png, metrics.json, manifest.json, and the last checkpoints.
+head, tokenizer, README.md (model card), training_curve.png, metrics.json, trained_on.json, manifest.json, and the last
+checkpoints.
 """
 
 import argparse
@@ -34,7 +35,7 @@ SHARE_PREFIX = True  # one pass per question over prompt and all candidates; Fal
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; questions with more are split, repeating the prompt
 MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model
-BASE_DTYPE = "auto"  # of the frozen base: float32, bfloat16, auto (bfloat16 on a GPU that has it, else float32)
+BASE_DTYPE = "auto"  # of the frozen base: float32, bfloat16, auto (bfloat16 where the machine has it, else float32)
 LORA_R = 16  # rank
 LORA_ALPHA = 32  # scale, usually 2 x rank
 LORA_DROPOUT = 0.05  # dropout on LoRA's input (0 = off)
@@ -294,6 +295,7 @@ def main() -> None:
     from transformers import set_seed
 
     from reward.model import base_dtype, check_saved, load_base, load_tokenizer
+    from reward.trained_on import write_trained_on
 
     check_report_to(settings.report_to)
     tokenizer = load_tokenizer(base)
@@ -318,6 +320,7 @@ def main() -> None:
     if trainer.is_world_process_zero():
         some = [(part.question.prompt, part.question.candidates) for part in (validation or train)[:4]]
         check_saved(trainer.model, settings.output_dir, tokenizer, some)
+        write_trained_on(output, pairs, manifest.content["inputs"]["data"])
         write_results(settings, trainer, tokenizer, validation, manifest, counts)
 
 

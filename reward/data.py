@@ -38,6 +38,12 @@ class PreferencePair:
     relation: str
     chosen_dist: int | None
     rejected_dist: int | None
+    difficulty: str = ""
+
+    @property
+    def question(self) -> "int | Prompt":
+        """What tells its question from others: the id, without one the prompt."""
+        return self.prompt if self.question_id is None else self.question_id
 
     @property
     def margin(self) -> float:
@@ -100,6 +106,7 @@ def _pair(row: dict, where: str) -> PreferencePair:
         relation=row.get("relation", ""),
         chosen_dist=row.get("chosen_dist"),
         rejected_dist=row.get("rejected_dist"),
+        difficulty=row.get("difficulty") or "",
     )
 
 
@@ -148,16 +155,12 @@ def split_by_question(
     Pairs without `question_id` belong to one question when they have the same prompt.
     Raises InputError when that leaves no question to train on.
     """
-
-    def question(pair: PreferencePair) -> int | Prompt:
-        return pair.prompt if pair.question_id is None else pair.question_id
-
-    questions = sorted({question(pair) for pair in pairs}, key=repr)
+    questions = sorted({pair.question for pair in pairs}, key=repr)
     random.Random(seed).shuffle(questions)
     held_out = set(questions[: max(1, round(fraction * len(questions)))]) if fraction > 0 else set()
     if len(held_out) == len(questions):
         raise InputError(
             f"{len(questions)} question(s) are too few to hold {fraction:.0%} out; set validation_fraction 0"
         )
-    train = [pair for pair in pairs if question(pair) not in held_out]
-    return train, [pair for pair in pairs if question(pair) in held_out]
+    train = [pair for pair in pairs if pair.question not in held_out]
+    return train, [pair for pair in pairs if pair.question in held_out]

@@ -20,6 +20,7 @@ from reward.data import Prompt
 from reward.packing import TOKEN_BUDGET, Row, batches_by_length, pack, packed_scores, pad_rows, shared_prefix
 from tree.files import InputError, read_json
 from tree.model_folder import architecture, model_fingerprint, tensor_shapes
+from tree.precision import fast_dtype
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HEAD_SEED = 0
@@ -38,10 +39,8 @@ class Float32Head(nn.Linear):
 
 
 def base_dtype(name: str = "auto") -> torch.dtype:
-    """The dtype of the frozen base by name; auto: bfloat16 on a GPU that has it, float32 otherwise."""
-    if name == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    return getattr(torch, name)
+    """The dtype of the frozen base by name; auto: bfloat16 where this machine computes it, float32 otherwise."""
+    return getattr(torch, fast_dtype() if name == "auto" else name)
 
 
 def load_tokenizer(base: str | os.PathLike):

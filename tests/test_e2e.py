@@ -55,11 +55,11 @@ def test_all_steps_with_the_real_model(tmp_path):
 
     # --- steps 5 to 7 ---
     bounded = ("--max_steps", "1", "--batch_size", "1", "--gradient_accumulation", "1", "--validation_fraction", "0")
-    step("train.py", "--model_id", model, "--base_dtype", "bfloat16", *bounded, cwd=tmp_path)
+    step("train.py", "--model_id", model, *bounded, cwd=tmp_path)
     # only a few pairs, because scoring a pair takes seconds on a CPU
     (tmp_path / "few.json").write_text(json.dumps(test[:2]))
     adapter = "qwen-reward-model-sql-train"
-    evaluation = ("--adapters", adapter, "--test_data", "few.json", "--batch_size", "2", "--dtype", "bfloat16")
+    evaluation = ("--adapters", adapter, "--test_data", "few.json", "--batch_size", "2")
     step("evaluate.py", "--base_model", model, *evaluation, cwd=tmp_path)
     verification = ("--tree_file", tree_file, "--db_root", "data/demo/train_databases")
     step("-m", "eval", *verification, "--output", "verification_report.json", cwd=tmp_path)
@@ -68,8 +68,8 @@ def test_all_steps_with_the_real_model(tmp_path):
     # --- the summary is what the files say ---
     nodes = sum(len(tree["nodes"]) for tree in trees)
     good = sum(tree["tree_status"] == "good" for tree in trees)
-    report = read(tmp_path / "evaluation_report.json")["adapters"][adapter]
+    report = read(tmp_path / "evaluation_report.json")["pairs"]["adapters"][adapter]
     assert f"{good} good, {9 - good} bad" in printed and f"nodes                {nodes}," in printed
     assert f"{len(train)} train, {len(test)} test" in printed
-    assert f"{report['accuracy']:.4f} on held-out databases" in printed
+    assert f"{report['accuracy']['value']:.4f} on held-out databases" in printed
     assert read(tmp_path / "verification_report.json")["summary"]["errors"] == 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tree.precision import fast_dtype
 from tree.prompts import CLOSING, OPENING, Message, Reply
 
 CPU_KV_CACHE = 4  # GiB
@@ -41,7 +42,7 @@ class EngineSettings:
 
     `max_model_len` is the longest prompt plus reply in tokens, `max_num_seqs` how many replies are written at the same
     time, `max_num_batched_tokens` how many tokens one step computes, `gpu_memory` the share of the GPU's memory
-    (no effect on a CPU), `dtype` "auto" or a name that vLLM knows.
+    (no effect on a CPU), `dtype` "auto" (the model's own on a GPU, else `fast_dtype`) or a name that vLLM knows.
     """
 
     max_model_len: int
@@ -68,7 +69,7 @@ def _engine_arguments(settings: EngineSettings) -> dict:
     if on_gpu():
         return {"dtype": settings.dtype, "max_num_batched_tokens": batched_tokens}
     return {
-        "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
+        "dtype": fast_dtype() if settings.dtype == "auto" else settings.dtype,
         # vLLM's CPU sampler dies on a seeded request whose prompt is prefilled in chunks, so prompts stay whole
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(settings.max_model_len, batched_tokens),
