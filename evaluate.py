@@ -1,18 +1,28 @@
-"""Evaluate reward models on held-out preference pairs (step 6):
+"""Evaluate reward models, and choose the best of several queries with them (step 6):
 
-    python evaluate.py --base_model Qwen2.5-Coder-1.5B-Instruct --adapters qwen-reward-model-sql-train \\
+    python evaluate.py --base_model Qwen2.5-Coder-1.5B-Instruct --adapters none qwen-reward-model-sql-train \\
         --test_data final_data_test.json --batch_size 64
-    python evaluate.py --adapters none qwen-reward-model-sql-train      # beside the untrained base
+    python evaluate.py --candidates all_trees.json --db_root data/dev/dev_databases          # EX of the best of N
+    python evaluate.py --candidates candidates.json --db_root data/dev/dev_databases --predictions predict_dev.json
 
-Prints one row per adapter and writes the report as JSON.
+Preference pairs (--test_data): accuracy, AUC, margins, calibration, by relation, distance gap, difficulty and database.
+Candidates (--candidates; of trees, the first attempts): execution accuracy after choosing one of N by reward, by
+votes, and by both. With --predictions the chosen query of each question, in BIRD's format. All intervals are 95 %,
+by drawing questions again. `none` is the untrained base model. Each distinct candidate is scored once.
+
+Writes --output_file (JSON), and beside it the same name with .md (tables) and .png (curves).
 """
 
 import argparse
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
-from tree.files import InputError, run_script, write_json
+from tree.files import InputError, replacing, run_script, write_json
 
 UNTRAINED = "none"
+TEST_DATA = "final_data_test.json"
+CHOICES = ("executes_reward", "reward", "reward_vote", "majority_vote")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -20,76 +30,230 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--base_model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the base model")
     add("--adapters", nargs="+", default=["qwen-reward-model-sql-train"], help="adapter folders; none = untrained base")
-    add("--test_data", default="final_data_test.json", help="preference pairs (step 4.2)")
+    add("--test_data", help=f"preference pairs (step 4.2; default {TEST_DATA} unless --candidates is given)")
+    add("--candidates", help="all_trees.json, or a list of {question_id, db_id, question, evidence, candidates}")
+    add("--db_root", default="data/train/train_databases", help="folder of the candidates' databases")
+    add("--predictions", help="file to write the chosen queries to, in BIRD's format (one adapter only)")
+    add("--choose", choices=CHOICES, default=CHOICES[0], help="how the queries of --predictions are chosen, see README")
+    add("--allow_overlap", action="store_true", help="evaluate on databases or prompts that an adapter was trained on")
     add("--batch_size", type=int, default=64, help="candidates scored at the same time")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 on a GPU that has it")
-    add("--output_file", default="evaluation_report.json", help="report to write")
+    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
+    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
+    add("--output_file", default="evaluation_report.json", help="report to write; .md and .png beside it")
     args = parser.parse_args()
     if args.batch_size < 1:
         raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
+    if args.sql_workers < 0 or args.sql_timeout <= 0:
+        raise InputError("--sql_workers must not be negative, --sql_timeout must be positive")
     if repeated := [name for name in args.adapters if args.adapters.count(name) > 1]:
         raise InputError(f"--adapters: {repeated[0]} stands more than once")
+    if args.predictions and (not args.candidates or len(args.adapters) > 1):
+        raise InputError("--predictions needs --candidates to choose from, and one adapter to choose by")
+    if Path(args.output_file).suffix != ".json":
+        raise InputError(f"--output_file {args.output_file}: must end in .json")
+    if not args.candidates:
+        args.test_data = args.test_data or TEST_DATA
     return args
 
 
-def report_of(pairs, differences: Sequence[float]) -> dict:
-    """Metrics over all pairs, by relation and by database."""
-    from reward.metrics import grouped_metrics, pair_metrics
+# --- what is asked ----------------------------------------------------------------------------------------------------
 
+
+def read_asked(args: argparse.Namespace) -> list:
+    """The questions of --candidates, their databases checked."""
+    from eval.candidates import read_candidates, warn_of_redraws
+    from tree.sql_utils import check_database, database_path
+
+    if not args.candidates:
+        return []
+    asked = read_candidates(args.candidates)
+    for db_id in sorted({one.question.db_id for one in asked}):
+        check_database(database_path(args.db_root, db_id))
+    warn_of_redraws(args.candidates)
+    return asked
+
+
+def prompt_of(one) -> tuple:
+    from reward.data import Turn
+
+    return (Turn("user", one.prompt),)
+
+
+def distinct_queries(pairs: Sequence, asked: Sequence) -> dict[tuple, list[str]]:
+    """Each prompt with its distinct queries."""
+    found: dict[tuple, dict[str, None]] = {}
+    for pair in pairs:
+        found.setdefault(pair.prompt, {}).update({pair.chosen: None, pair.rejected: None})
+    for one in asked:
+        found.setdefault(prompt_of(one), {}).update(dict.fromkeys(one.distinct))
+    return {prompt: list(queries) for prompt, queries in found.items() if queries}
+
+
+def check_adapters(args: argparse.Namespace, base: Path, pairs: Sequence, asked: Sequence) -> None:
+    """Raise InputError unless every adapter fits the base, and was not trained on what is asked."""
+    from reward.model import check_adapter
+    from reward.trained_on import check_overlap
+
+    for adapter in args.adapters:
+        if adapter == UNTRAINED:
+            continue
+        check_adapter(adapter, base)
+        if args.allow_overlap:
+            continue
+        if pairs:
+            check_overlap(adapter, args.test_data, {pair.db_id for pair in pairs}, {pair.prompt for pair in pairs})
+        if asked:
+            prompts = {prompt_of(one) for one in asked}
+            check_overlap(adapter, args.candidates, {one.question.db_id for one in asked}, prompts)
+
+
+def score_all(args: argparse.Namespace, base: Path, queries: dict[tuple, list[str]]) -> dict[str, dict]:
+    """Adapter -> prompt -> query -> reward."""
+    from reward.model import load_reward_model, score
+
+    print(f"{len(queries)} prompts, {sum(map(len, queries.values()))} distinct candidates", flush=True)
+    rewards = {}
+    for adapter in args.adapters:
+        model, tokenizer = load_reward_model(base, None if adapter == UNTRAINED else adapter, args.dtype)
+        scores = score(model, tokenizer, list(queries.items()), args.batch_size, progress=adapter)
+        rewards[adapter] = {
+            prompt: dict(zip(asked, values, strict=True))
+            for (prompt, asked), values in zip(queries.items(), scores, strict=True)
+        }
+        del model
+    return rewards
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def pair_part(pairs: Sequence, rewards: dict[str, dict]) -> dict:
+    """Figures of every adapter on the pairs, of the baselines, and each adapter less the one before."""
+    from eval.pair_report import PairReport
+
+    report = PairReport(pairs)
+    adapters = {}
+    for name, of in rewards.items():
+        chosen, rejected = ([of[pair.prompt][getattr(pair, side)] for pair in pairs] for side in ("chosen", "rejected"))
+        adapters[name] = report.figures(chosen, rejected)
+    names = list(adapters)
     return {
-        **pair_metrics(differences),
-        "by_relation": grouped_metrics([pair.relation for pair in pairs], differences),
-        "by_database": grouped_metrics([pair.db_id for pair in pairs], differences),
-        "margins": [round(difference, 6) for difference in differences],
+        "adapters": adapters,
+        "baselines": report.baselines(),
+        "differences": {
+            f"{one} less {other}": report.difference(adapters[one]["margins"], adapters[other]["margins"]).to_json()
+            for other, one in zip(names, names[1:], strict=False)
+        },
     }
 
 
-def print_table(reports: dict[str, dict]) -> None:
-    width = max(len(name) for name in [*reports, "adapter"])
-    print(f"{'adapter':{width}}  {'pairs':>6}  {'accuracy':>8}  {'mean margin':>11}  {'ties':>5}")
-    for name, report in reports.items():
-        print(
-            f"{name:{width}}  {report['pairs']:>6}  {report['accuracy']:>8.4f}  {report['mean_margin']:>11.4f}  "
-            f"{report['ties']:>5}"
-        )
+def candidate_rows(asked: Sequence, results: Sequence[dict], rewards: dict[str, dict]) -> list[dict]:
+    """Every question's candidates in order, with outcome, whether it is right, and its rewards."""
+    rows = []
+    for one, found in zip(asked, results, strict=True):
+        listed = [
+            {
+                "SQL": sql,
+                "outcome": found[sql].outcome if sql else "no_sql",
+                "is_correct": found[sql].ex if sql else None,
+                "rewards": {name: round(of[prompt_of(one)][sql], 6) for name, of in rewards.items() if sql},
+            }
+            for sql in one.candidates
+        ]
+        rows.append({"question_id": one.question.question_id, "db_id": one.question.db_id, "candidates": listed})
+    return rows
+
+
+def write_predictions(path: str, asked: Sequence, known: Sequence, choose: str) -> None:
+    """The chosen query of each question in BIRD's format, "" where there is none."""
+    from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, choice
+    from eval.execution_accuracy import SEPARATOR
+
+    predictions = {}
+    for one, these in zip(asked, known, strict=True):
+        place = choice(these, (WITH_REWARD | WITHOUT_REWARD)[choose])
+        sql = "" if place is None else one.candidates[place]
+        predictions[str(one.question.question_id)] = f"{sql}{SEPARATOR}{one.question.db_id}"
+    write_json(path, predictions)
+    print(f"predictions: {path} ({len(predictions)} questions, chosen by {choose})")
+
+
+def choice_part(args: argparse.Namespace, asked: Sequence, results: Sequence[dict], rewards: dict[str, dict]) -> dict:
+    """Best-of-N accuracy of the questions with gold (None without any), every candidate; writes the predictions."""
+    from eval.candidates import known
+    from eval.choice_report import choice_report
+
+    rewarded = {
+        name: [known(one, found, of.get(prompt_of(one), {})) for one, found in zip(asked, results, strict=True)]
+        for name, of in rewards.items()
+    }
+    if args.predictions:
+        write_predictions(args.predictions, asked, rewarded[args.adapters[0]], args.choose)
+    judged = [
+        bool(one.question.sql) and all(result.ex is not None for result in found.values())
+        for one, found in zip(asked, results, strict=True)
+    ]
+    for one, right in zip(asked, judged, strict=True):
+        if one.question.sql and not right:
+            print(f"left out: question {one.question.question_id} ({one.question.db_id}), whose gold does not run")
+    if not any(judged):
+        print("no question has gold that runs, so there is no accuracy to report")
+
+    def with_gold(these: Sequence) -> list:
+        return [item for item, right in zip(these, judged, strict=True) if right]
+
+    plain = [known(one, found) for one, found in with_gold(list(zip(asked, results, strict=True)))]
+    report = choice_report(plain, {name: with_gold(these) for name, these in rewarded.items()}) if plain else None
+    return {"choice": report, "candidates": candidate_rows(asked, results, rewards)}
+
+
+def write_report(path: Path, report: dict) -> None:
+    """JSON, Markdown and curves."""
+    from eval.evaluation_report import draw, markdown_page, terminal_lines
+
+    picture = path.with_suffix(".png")
+    print("\n".join(terminal_lines(report)))
+    if report.get("pairs") or report.get("choice"):
+        draw(report, picture)
+        with replacing(path.with_suffix(".md")) as file:
+            file.write(markdown_page(report, picture.name))
+    write_json(path, report)
+    print(f"report: {path}")
 
 
 def main() -> None:
     args = parse_arguments()
 
     # --- everything that can be wrong, before a model is loaded ---
-    from reward.data import group_by_prompt, load_pairs
+    from reward.data import load_pairs
     from tree.manifest import Manifest
     from tree.model_folder import check_model_folder, model_fingerprint
 
     base = check_model_folder(args.base_model)
-    pairs = load_pairs(args.test_data)
-    manifest = Manifest(
-        vars(args), {"test_data": args.test_data}, model=str(base), model_fingerprint=model_fingerprint(base)
-    )
-    from reward.metrics import reward_differences
-    from reward.model import check_adapter, load_reward_model, score
+    pairs = load_pairs(args.test_data) if args.test_data else []
+    asked = read_asked(args)
+    inputs = {name: path for name in ("test_data", "candidates") if (path := getattr(args, name))}
+    manifest = Manifest(vars(args), inputs, model=str(base), model_fingerprint=model_fingerprint(base))
+    from eval.candidates import execute, make_prompts
+    from reward.model import load_tokenizer
 
-    for adapter in args.adapters:
-        if adapter != UNTRAINED:
-            check_adapter(adapter, base)
+    make_prompts(asked, args.db_root, load_tokenizer(base))
+    check_adapters(args, base, pairs, asked)
 
-    # --- scores: each distinct candidate once, behind its prompt ---
-    questions = group_by_prompt(pairs)
-    asked = [(question.prompt, question.candidates) for question in questions]
-    candidates = sum(len(question.candidates) for question in questions)
-    print(f"{len(pairs)} pairs, {len(questions)} prompts, {candidates} distinct candidates")
-    reports = {}
-    for adapter in args.adapters:
-        model, tokenizer = load_reward_model(base, None if adapter == UNTRAINED else adapter, args.dtype)
-        rewards = score(model, tokenizer, asked, args.batch_size, progress=adapter)
-        reports[adapter] = report_of(pairs, reward_differences(pairs, questions, rewards))
-        del model
+    # --- candidates are executed before a model takes the machine ---
+    results = asyncio.run(execute(asked, args)) if asked else []
+
+    # --- rewards: each distinct candidate once, behind its prompt ---
+    rewards = score_all(args, base, distinct_queries(pairs, asked))
 
     # --- report ---
-    print_table(reports)
-    write_json(args.output_file, {"manifest": manifest.ended(pairs=len(pairs)), "adapters": reports})
-    print(f"report: {args.output_file}")
+    report = {"manifest": manifest.ended(pairs=len(pairs), questions=len(asked))}
+    if pairs:
+        report["pairs"] = pair_part(pairs, rewards)
+    if asked:
+        report |= choice_part(args, asked, results, rewards)
+    write_report(Path(args.output_file), report)
 
 
 if __name__ == "__main__":

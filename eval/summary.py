@@ -49,7 +49,7 @@ def main() -> None:
     args = parse_arguments()
     metrics_file = Path(args.adapter) / "metrics.json"
     metrics = read_json(metrics_file, dict)
-    adapters = read_json(args.evaluation, dict)["adapters"]
+    adapters = read_json(args.evaluation, dict)["pairs"]["adapters"]
     verification = read_json(args.verification, dict)["summary"]
     train, test = (len(read_rows(path, {})) for path in (args.train_data, args.test_data))
     lines = [
@@ -58,7 +58,7 @@ def main() -> None:
         f"training loss        {metrics['train_loss_first']:.4f} first, {metrics['train_loss_last']:.4f} last, "
         f"{metrics['steps']} steps",
         *(
-            f"pairwise accuracy    {report['accuracy']:.4f} on held-out databases: {name}"
+            f"pairwise accuracy    {report['accuracy']['value']:.4f} on held-out databases: {name}"
             for name, report in adapters.items()
         ),
         f"verification         {verification['result']}: {verification['nodes']} nodes executed again, "

@@ -35,7 +35,7 @@ def train(folder, base, *flags, script=("train.py",), **environment):
 def evaluate(folder, base, *adapters, batch_size=3):
     return run_script(
         *("evaluate.py", "--base_model", base, "--adapters", *adapters, "--test_data", folder / "pairs.json"),
-        *("--batch_size", str(batch_size), "--output_file", folder / "report.json"),
+        *("--batch_size", str(batch_size), "--output_file", folder / "report.json", "--allow_overlap"),
     )
 
 
@@ -98,7 +98,7 @@ def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, 
 def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
     run = evaluate(trained, tiny_model, "none", trained / "adapter")
     assert run.returncode == 0, run.stderr
-    reports = json.loads((trained / "report.json").read_text())["adapters"]
+    reports = json.loads((trained / "report.json").read_text())["pairs"]["adapters"]
     pairs = load_pairs(trained / "pairs.json")
     for adapter, report in reports.items():
         model, tokenizer = load_reward_model(tiny_model, None if adapter == "none" else adapter, "float32")
@@ -109,9 +109,9 @@ def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
             )
             assert chosen - rejected == pytest.approx(margin, abs=1e-5)
         expected = sum((margin > 0) + 0.5 * (margin == 0) for margin in report["margins"]) / len(pairs)
-        assert report["accuracy"] == pytest.approx(expected)
+        assert report["accuracy"]["value"] == pytest.approx(expected)
         assert sum(group["pairs"] for group in report["by_relation"].values()) == len(pairs)
-        assert f"{report['accuracy']:.4f}" in run.stdout
+        assert f"{report['accuracy']['value']:.3f}" in run.stdout
     assert reports["none"]["margins"] != reports[str(trained / "adapter")]["margins"]
 
 

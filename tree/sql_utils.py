@@ -19,7 +19,7 @@ from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.perturbed import build, instance_files
 from tree.sandbox import Execution, Limits, connect, run
-from tree.verdict import INSTANCE_RUNS, Verdict, instance_limits, judge, run_gold
+from tree.verdict import INSTANCE_RUNS, Result, Verdict, instance_limits, judge, observe, run_gold
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 1_000_000_000  # of SQLite's virtual machine: about 20 seconds, 60 times what the dearest Spider gold needs
@@ -106,6 +106,11 @@ def _judge_all(
     return [_judge(path, sql, gold_sql, limits, cache, perturbed) for sql in sqls]
 
 
+def _observe(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Result:
+    with _alarm(2 * limits.timeout + KILL_AFTER):
+        return observe(path, sql, gold_sql, limits, cache)
+
+
 def _prepare(path: str, perturbed: Path) -> str:
     try:
         with _alarm(PREPARE_TIMEOUT):
@@ -185,6 +190,13 @@ class Executor:
         if verdicts is None:  # a worker was lost: each by itself, so that only the guilty one pays
             return list(await asyncio.gather(*(self.judge(path, sql, gold_sql) for sql in sqls)))
         return verdicts
+
+    async def observe(self, path: Path, sql: str, gold_sql: str) -> Result:
+        """Run `sql` ("" for a reply without a query) to its end; `gold_sql` is "" when there is no gold."""
+        arguments = (str(path), sql, gold_sql, self.limits, self.cache)
+        return await self._guard(
+            _observe, lambda lost: Result(lost.outcome, "", False if gold_sql else None), *arguments
+        )
 
     async def _guard(self, task: Callable, lost: Callable[[Execution], object], *arguments, tries: int = TRIES):
         from pebble import ProcessExpired

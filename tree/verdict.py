@@ -5,6 +5,7 @@ its database, see `tree.perturbed`.
 """
 
 import functools
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -99,6 +100,45 @@ def same_rows(rows: list[Row], gold_rows: list[Row], ordered: Callable[[], bool]
     `ordered` is asked only when it matters: parsing gold costs more than running most queries.
     """
     return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not ordered())
+
+
+# --- whole results --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a candidate returns: its `outcome`, the `digest` of its set of rows ("" unless it ran), and whether that is
+    gold's (None without gold that ran).
+    """
+
+    outcome: str
+    digest: str
+    ex: bool | None
+
+
+def observe(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Result:
+    """Run a candidate ("" for a reply without SQL) to its end; `gold_sql` is "" when there is none.
+
+    Unlike `judge` it reads wrong results whole, so that candidates can be compared with each other.
+    """
+    execution, rows = run(path, sql, limits) if sql else (Execution("no_sql"), [])
+    ran = execution.outcome in ("ok", "empty")
+    ex = None
+    if gold_sql:
+        gold, _, gold_set = gold_result(path, gold_sql, limits, cache)
+        ex = ran and set(rows) == gold_set if gold.outcome in ("ok", "empty") else None
+    return Result(execution.outcome, rows_digest(rows) if ran else "", ex)
+
+
+def rows_digest(rows: list[Row]) -> str:
+    """32 hex digits, the same for two results just when they are the same set of rows by Python's equality."""
+    lines = sorted({repr(tuple(map(_same_number, row))).encode("utf-8", "surrogatepass") for row in rows})
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()[:32]
+
+
+def _same_number(value: object) -> object:
+    """1.0 equals 1 and -0.0 equals 0, so they are written the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # --- right by coincidence -------------------------------------------------------------------------------------------
