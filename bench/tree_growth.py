@@ -83,8 +83,8 @@ class MeasuredJournal(Journal):
         super().__init__(path)
         self.memory: list[float] = []
 
-    def append(self, tree) -> None:
-        super().append(tree)
+    def append(self, content: dict) -> None:
+        super().append(content)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 

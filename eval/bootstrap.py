@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 2_000
+DRAWS = 1_000
 SEED = 0
 
 

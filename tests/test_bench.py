@@ -15,7 +15,7 @@ from tree.tree_node import INITIAL, RevisionTree, tree_to_json
 def promises(run) -> dict[str, float]:
     assert run.returncode == 0, run.stderr
     lines = [line for line in run.stdout.splitlines() if line.startswith("PROMISE")]
-    found = [re.fullmatch(r"PROMISE (\w+) (-?[\d.]+) GOAL (?:>=|<=) [\d.]+", line).groups() for line in lines]
+    found = [re.fullmatch(r"PROMISE (\w+) (-?[\d.]+) GOAL [<>]=? [\d.]+", line).groups() for line in lines]
     return {name: float(value) for name, value in found}
 
 
@@ -119,3 +119,29 @@ def test_reward_scoring(rich_pairs, tiny_model):
     assert found["packed_scoring_difference"] <= 1e-4
     run = run_script("bench/reward_scoring.py", *few, "--questions", "4")
     assert run.returncode == 2 and "only 3 questions" in run.stderr
+
+
+def test_learning_curve(dataset, tiny_model, tmp_path):
+    """Trained on the trees of one database, evaluated on those of another."""
+    files = {}
+    for db_id in ("shop", "store"):
+        trees = [RevisionTree(question, "the task") for question in load_questions(dataset) if question.db_id == db_id]
+        for number, tree in enumerate(trees):
+            tree.prompt += f" {db_id} {number}"
+            for sql in (tree.question.sql, "SELECT 1", "SELECT 2 FROM nowhere"):
+                right, outcome = sql == tree.question.sql, "error" if "nowhere" in sql else "ok"
+                query = {"generated_sql": sql, "execution_feedback": "", "outcome": outcome}
+                tree.add(INITIAL, **query, is_correct=right, strict_match=right)
+        files[db_id] = tmp_path / f"{db_id}.json"
+        write_json(files[db_id], [tree_to_json(tree) for tree in trees])
+    places = ("--db_root", dataset.parent / "databases", "--output_dir", tmp_path / "curve")
+    trees = ("--train_trees", files["shop"], "--test_trees", files["store"], "--sizes", "2", "9")
+    flags = ("--", "--max_steps", "1", "--validation_fraction", "0")
+    run = run_script("bench/learning_curve.py", "--model", tiny_model, *trees, *places, *flags)
+    ways = [
+        f"{way}_over_{what}_low"
+        for way in ("reward", "executes_reward", "reward_vote")
+        for what in ("majority_vote", "first")
+    ]
+    assert set(promises(run)) == {"learned_pairwise_accuracy", *ways}
+    assert "log-probability per token" in run.stdout and (tmp_path / "curve" / "3" / "manifest.json").is_file()

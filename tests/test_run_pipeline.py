@@ -239,3 +239,28 @@ def test_run_parallel_names_the_failed_shard(dataset, tiny_model, tmp_path):
     assert "2 of 2 shards failed: 0 1" in run.stderr
     assert "no such database" in run.stderr
     assert "no such database" in (tmp_path / "out" / "logs" / "shard_1.log").read_text()
+
+
+def test_without_gold_candidates_are_drawn_and_nothing_is_judged(pipeline, dataset, tmp_path):
+    rows = [{key: value for key, value in row.items() if key != "SQL"} for row in read(dataset)]
+    dataset.write_text(json.dumps(rows))
+    folder = pipeline(tmp_path / "out", "--no_gold", "--max_depth", "1", "--sample_num", "5")
+    drawn = read(folder / "candidates.json")
+    assert [row["question_id"] for row in drawn] == [row["question_id"] for row in rows]
+    assert all(len(row["candidates"]) == 5 and row["prompt"].endswith(row["question"]) for row in drawn)
+    assert not (folder / "all_trees.json").exists() and not list((tmp_path / "out").glob("final_data_*"))
+    assert read(folder / "manifest.json")["counts"]["candidates"] == 30
+
+
+def test_first_attempts_without_gold_are_those_with_gold(pipeline, tmp_path):
+    flags = ("--max_depth", "1", "--sample_num", "5", "--redraws", "0")
+    trees = read(pipeline(tmp_path / "with", *flags) / "all_trees.json")
+    drawn = read(pipeline(tmp_path / "without", *flags, "--no_gold") / "candidates.json")
+    assert [[node["generated_sql"] for node in tree["nodes"].values()] for tree in trees] == [
+        row["candidates"] for row in drawn
+    ]
+
+
+def test_revisions_need_gold(dataset, tiny_model):
+    places = ("--data", dataset, "--db_root", dataset.parent / "databases", "--model", tiny_model)
+    assert_one_line_error(run_script("-m", "tree.run_pipeline", *places, "--no_gold"), "--no_gold", "--max_depth 1")

@@ -82,7 +82,7 @@ def select(args: argparse.Namespace) -> tuple[Work, list[str]]:
     """The questions of this shard, their databases checked, and a line about each shard of the run."""
     from tree.sql_utils import check_database, database_path
 
-    questions = load_questions(args.data)
+    questions = load_questions(args.data, with_gold=not args.no_gold)
     if args.limit:
         questions = limited(questions, args.limit)
     for db_id in sorted({question.db_id for question in questions}):

@@ -15,8 +15,8 @@ QUERIES_PER_TREE = 16  # that are written on average
 ADD_IDS = "run `python add_question_id.py --file {path}` first"
 
 
-def load_questions(path: str | os.PathLike) -> list[Question]:
-    """The questions of a BIRD file that has ids.
+def load_questions(path: str | os.PathLike, with_gold: bool = True) -> list[Question]:
+    """The questions of a BIRD file that has ids; without gold they need no SQL, and what they have is not read.
 
     Raises InputError naming the file, the row and the fix.
     """
@@ -24,12 +24,13 @@ def load_questions(path: str | os.PathLike) -> list[Question]:
     if any("question_id" not in row for row in rows):
         first = next(number for number, row in enumerate(rows) if "question_id" not in row)
         raise InputError(f"{path}: row {first} has no question_id; " + ADD_IDS.format(path=path))
-    rows = read_rows(path, COLUMNS)
+    columns = {column: kind for column, kind in COLUMNS.items() if with_gold or column != "SQL"}
+    rows = read_rows(path, columns)
     repeated = [key for key, count in Counter(row["question_id"] for row in rows).items() if count > 1]
     if repeated:
         raise InputError(f"{path}: question_id {repeated[0]} stands more than once; ids must be unique")
     for number, row in enumerate(rows):
-        for column in ("db_id", "question", "SQL"):
+        for column in columns.keys() - {"question_id"}:
             if not row[column].strip():
                 raise InputError(f"{path}: row {number} (question_id {row['question_id']}): '{column}' is empty")
     return [
@@ -38,7 +39,7 @@ def load_questions(path: str | os.PathLike) -> list[Question]:
             db_id=row["db_id"],
             question=row["question"],
             evidence=row.get("evidence") or "",
-            sql=row["SQL"],
+            sql=row["SQL"] if with_gold else "",
             difficulty=row.get("difficulty") or "",
         )
         for row in rows

@@ -82,5 +82,5 @@ if ((${#failed[@]})); then
     echo "error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}" >&2
     exit 1
 fi
-[[ " $* " == *" --dry_run "* ]] || # which writes nothing
+[[ " $* " == *" --dry_run "* || " $* " == *" --no_gold "* ]] || # which write no pairs
     echo "all $SHARDS shard(s) done: $OUTPUT_DIR/final_data_emerge_shard_*.json, $OUTPUT_DIR/final_data_baseline_shard_*.json"

@@ -8,17 +8,18 @@
 
 `bash tree/run_parallel.sh` runs one such worker per GPU. Writes under --output_dir:
 tree_dataset/part{shard}/{time}/all_trees.json with manifest.json beside it, and
-final_data_emerge_shard_{shard}.json, final_data_baseline_shard_{shard}.json.
+final_data_emerge_shard_{shard}.json, final_data_baseline_shard_{shard}.json. With --no_gold only candidates.json
+beside a manifest.json: a list of queries for each question, for `evaluate.py --candidates`.
 """
 
 import argparse
 import asyncio
 import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
+from tree.candidates import draw_candidates
 from tree.dpo_extractor import STRATEGIES, add_pair_flags, check_pair_flags, pair_settings
 from tree.files import InputError, read_json, run_script, write_json_list
 from tree.journal import Journal
@@ -30,7 +31,7 @@ from tree.progress import Progress
 from tree.prompts import REVISIONS
 from tree.schema_text import FORMATS
 from tree.tree_builder import Growth, grow
-from tree.tree_node import Question, tree_from_json
+from tree.tree_node import Question, tree_from_json, tree_to_json
 
 ROOM_PER_LEVEL = 512  # tokens that a revision's prompt adds for each level above it
 
@@ -46,6 +47,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--num_shards", type=int, default=1, help="how many shards share the questions")
     add("--limit", type=int, default=0, help="only so many questions, spread over the databases (0 = all)")
     add("--keep_empty_gold", action="store_true", help="keep questions whose gold query returns nothing")
+    add("--no_gold", action="store_true", help="questions without gold: draw candidates only, with --max_depth 1")
     add("--dry_run", action="store_true", help="check everything and print what would be done, without an engine")
 
     add = parser.add_argument_group("prompts").add_argument
@@ -60,7 +62,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group("trees").add_argument
     add("--max_depth", type=int, default=3, help="levels of the tree; 1 = first attempts only")
-    add("--num_roots", type=int, default=4, help="first attempts at a question")
+    add("--num_roots", type=int, default=0, help="first attempts at a question (0 = as many as --sample_num)")
     add("--sample_num", type=int, default=4, help="revisions of each wrong query")
     add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
@@ -93,7 +95,9 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     )
     add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = half of the cores, at most 16)")
     add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    args.num_roots = args.num_roots or args.sample_num
+    return args
 
 
 def check_settings(args: argparse.Namespace) -> None:
@@ -127,7 +131,9 @@ def check_settings(args: argparse.Namespace) -> None:
         raise InputError(
             "--temperature 0 gives the same reply every time; set --num_roots 1 --sample_num 1, or a higher temperature"
         )
-    if 0 < args.max_nodes < args.num_roots:
+    if args.no_gold and args.max_depth > 1:
+        raise InputError("--no_gold: without gold no query is known to be wrong, so none is revised; set --max_depth 1")
+    if 0 < args.max_nodes < args.num_roots and not args.no_gold:
         raise InputError(f"--max_nodes {args.max_nodes}: must not be below --num_roots {args.num_roots}")
     if 0 < args.max_model_len <= args.max_tokens:
         raise InputError(f"--max_model_len {args.max_model_len} leaves no room beside --max_tokens {args.max_tokens}")
@@ -199,7 +205,7 @@ async def grow_all(work: Work, args: argparse.Namespace, generator, executor, jo
 
         tree = await grow(question, work.prompt(question), growth, sample, judge, generator.fits)
         tree.shortened = work.shortened[question.question_id].names()
-        journal.append(tree)
+        journal.append(tree_to_json(tree))
         progress.add(tree)
 
     # each takes the next question when its tree is done; twice what the engine needs, because trees wait for SQL too
@@ -222,12 +228,12 @@ def write_results(
     work: Work, args: argparse.Namespace, journal: Journal, folder: Path, manifest: Manifest
 ) -> dict[str, int]:
     """all_trees.json and the pair files, with their manifests, from the journal; returns the counts of pairs."""
-    write_json_list(folder / "all_trees.json", journal.trees(work.questions))
+    write_json_list(folder / "all_trees.json", journal.read(work.questions))
     shard = shard_of(manifest.content)
     counts = {}
     for strategy in STRATEGIES:
         path = pair_file(args.output_dir, strategy, args.shard_id)
-        trees = map(tree_from_json, journal.trees(work.questions))
+        trees = map(tree_from_json, journal.read(work.questions))
         pairs = write_pairs(path, trees, pair_settings(args, strategy), shard)
         print(counts_line(path, pairs))
         counts[f"{strategy}_pairs"] = pairs.pairs
@@ -248,19 +254,37 @@ def make_run_folder(output_dir: str, shard_id: int) -> Path:
             raise InputError(f"{folder}: cannot be made ({error.strerror}); check --output_dir") from None
 
 
+def start_generator(args: argparse.Namespace, model: Path, tokenizer, longest: int, limit: int):
+    """The engine, for prompts of `longest` tokens at most in a context of `limit`."""
+    from tree.generator import EngineSettings, Generator, Sampling
+
+    print(f"starting the engine with {model}", flush=True)
+    needed = longest + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
+    settings = EngineSettings(
+        max_model_len=args.max_model_len or min(limit, needed),
+        max_num_seqs=args.max_num_seqs,
+        max_num_batched_tokens=args.max_num_batched_tokens,
+        gpu_memory=args.gpu_memory,
+        dtype=args.dtype,
+        seed=args.seed,
+    )
+    return Generator(model, tokenizer, Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens), settings)
+
+
 async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Path, manifest: Manifest) -> None:
-    """One shard from questions to pair files."""
+    """One shard from questions to pair files, or to candidates where there is no gold."""
     from tree.cache import cache_folder
-    from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer
+    from tree.generator import encode, load_tokenizer
     from tree.sql_utils import Executor
 
     workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
-    # workers start before the engine takes the machine
+    # workers start before the engine takes the machine, and only when something is executed
     caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
     with Executor(workers, args.sql_timeout, **caches) as executor:
         # --- gold queries, perturbed databases, prompts ---
-        await check_gold(work, executor, args)
-        await prepare_instances(work, executor, args)
+        if not args.no_gold:
+            await check_gold(work, executor, args)
+            await prepare_instances(work, executor, args)
         tokenizer = load_tokenizer(model)
         limit = context_limit(args, model)
         lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
@@ -272,35 +296,30 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Pa
         print(f"shard {args.shard_id} of {args.num_shards}: {len(kept)} questions -> {folder}", flush=True)
 
         # --- engine ---
-        print(f"starting the engine with {model}", flush=True)
-        needed = max(kept) + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
-        settings = EngineSettings(
-            max_model_len=args.max_model_len or min(limit, needed),
-            max_num_seqs=args.max_num_seqs,
-            max_num_batched_tokens=args.max_num_batched_tokens,
-            gpu_memory=args.gpu_memory,
-            dtype=args.dtype,
-            seed=args.seed,
-        )
-        generator = Generator(
-            model, tokenizer, Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens), settings
-        )
+        generator = start_generator(args, model, tokenizer, max(kept), limit)
         try:
             # --- trees ---
-            journal = Journal(folder / "trees.jsonl")
-            figures = await grow_all(work, args, generator, executor, journal)
+            journal = Journal(folder / ("candidates.jsonl" if args.no_gold else "trees.jsonl"))
+            if args.no_gold:
+                figures = await draw_candidates(work, args, generator, journal)
+            else:
+                figures = await grow_all(work, args, generator, executor, journal)
         finally:
             generator.close()
 
     # --- files ---
-    figures |= write_results(work, args, journal, folder, manifest)
+    if args.no_gold:
+        write_json_list(folder / "candidates.json", journal.read(work.questions))
+        said = f"{figures['candidates']} candidates of {figures['questions']} questions in {folder / 'candidates.json'}"
+    else:
+        figures |= write_results(work, args, journal, folder, manifest)
+        said = (
+            f"{figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
+            f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {len(work.skipped)} questions skipped, "
+            f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
+        )
     manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
-    print(
-        f"shard {args.shard_id}: {figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
-        f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {len(work.skipped)} questions skipped, "
-        f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
-    )
-    sys.stdout.flush()
+    print(f"shard {args.shard_id}: {said}", flush=True)
 
 
 def main() -> None:

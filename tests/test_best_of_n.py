@@ -1,0 +1,124 @@
+"""Choosing one of N candidates: each way against what it is by definition, and what must hold for all."""
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval import best_of_n
+from eval.best_of_n import (
+    EMPTY,
+    FAILED,
+    ROWS,
+    WITH_REWARD,
+    WITHOUT_REWARD,
+    Candidates,
+    accuracy,
+    choice,
+    sizes,
+    subsets,
+)
+
+WAYS = WITHOUT_REWARD | WITH_REWARD
+
+
+def candidates(*rows: tuple[int, int, int, float]) -> Candidates:
+    tiers, groups, correct, rewards = zip(*rows, strict=True)
+    return Candidates(np.array(tiers), np.array(groups), np.array(correct, float), np.array(rewards, float))
+
+
+@st.composite
+def any_candidates(draw):
+    """Results decide: candidates with the same one are in the same tier and right together."""
+    results = draw(st.lists(st.tuples(st.sampled_from((FAILED, EMPTY, ROWS)), st.booleans()), min_size=1, max_size=4))
+    places = draw(st.lists(st.integers(0, len(results) - 1), min_size=1, max_size=7))
+    rewards = [draw(st.integers(-3, 3)) for _ in places]
+    return candidates(
+        *(
+            (results[place][0], place, int(results[place][1] and results[place][0] != FAILED), reward)
+            for place, reward in zip(places, rewards, strict=True)
+        )
+    )
+
+
+@given(any_candidates(), st.integers(1, 8))
+def test_no_choice_beats_the_oracle_and_one_candidate_leaves_none(these, size):
+    oracle = accuracy(these, WAYS["oracle"], size)
+    for way in WAYS.values():
+        assert accuracy(these, way, size) <= oracle + 1e-12
+        assert accuracy(these, way, 1) == pytest.approx(these.correct.mean())
+
+
+@given(any_candidates(), st.integers(1, 7), st.randoms(use_true_random=False))
+def test_the_order_of_the_candidates_does_not_matter(these, size, random):
+    order = list(range(len(these.tiers)))
+    random.shuffle(order)
+    other = these.take(np.array(order))
+    for way in WAYS.values():
+        assert accuracy(these, way, size) == pytest.approx(accuracy(other, way, size))
+
+
+@given(any_candidates(), st.integers(1, 7))
+def test_reward_equals_its_definition(these, size):
+    """The mean, over all subsets, of how many of the highest rewarded are right."""
+    size, values = min(size, len(these.tiers)), []
+    for subset in combinations(range(len(these.tiers)), size):
+        best = max(these.rewards[place] for place in subset)
+        values.append(np.mean([these.correct[place] for place in subset if these.rewards[place] == best]))
+    assert accuracy(these, WAYS["reward"], size) == pytest.approx(np.mean(values))
+
+
+@given(any_candidates(), st.floats(-50, 50))
+def test_only_differences_of_rewards_matter(these, shift):
+    moved = Candidates(these.tiers, these.groups, these.correct, these.rewards + round(shift))
+    for way in WITH_REWARD.values():
+        assert accuracy(these, way, 4) == pytest.approx(accuracy(moved, way, 4))
+
+
+def test_what_each_way_chooses():
+    these = candidates(
+        (ROWS, 0, 0, 1.0),  # the majority
+        (ROWS, 0, 0, 0.0),
+        (ROWS, 1, 1, 2.5),  # right, and heavier than the majority together
+        (EMPTY, 2, 0, 3.0),  # returns nothing
+        (FAILED, 3, 0, 9.0),
+        (FAILED, 3, 0, 9.0),
+    )
+    expected = {"reward": 4, "executes_reward": 2, "majority_vote": 0, "reward_vote": 3, "executes": 0, "oracle": 2}
+    assert {name: choice(these, WAYS[name]) for name in expected} == expected
+
+
+def test_failures_have_no_vote_however_many():
+    these = candidates((FAILED, 0, 0, 0.0), (FAILED, 0, 0, 0.0), (ROWS, 1, 1, -5.0))
+    assert accuracy(these, WAYS["majority_vote"], 3) == accuracy(these, WAYS["reward_vote"], 3) == 1
+
+
+def test_a_question_without_candidates_is_wrong_and_has_no_choice():
+    nothing = Candidates(*(np.zeros(0) for _ in range(4)))
+    assert all(accuracy(nothing, way, 8) == 0 and choice(nothing, way) is None for way in WAYS.values())
+
+
+def test_subsets_are_all_or_drawn_without_repeats(monkeypatch):
+    assert len(subsets(8, 4)) == comb(8, 4)
+    monkeypatch.setattr(best_of_n, "SUBSETS", 50)
+    drawn = subsets(16, 8)
+    assert drawn.shape == (50, 8) and all(len(set(row)) == 8 for row in drawn.tolist())
+    assert (drawn == subsets(16, 8)).all()
+
+
+def test_drawn_subsets_estimate_what_all_subsets_give(monkeypatch):
+    rng = np.random.default_rng(0)
+    these = candidates(
+        *((ROWS, int(g), int(g == 0), r) for g, r in zip(rng.integers(3, size=12), rng.normal(size=12), strict=True))
+    )
+    monkeypatch.setattr(best_of_n, "SUBSETS", 10_000)
+    exact = accuracy(these, WAYS["reward_vote"], 6)
+    monkeypatch.setattr(best_of_n, "SUBSETS", 400)
+    assert accuracy(these, WAYS["reward_vote"], 6) == pytest.approx(exact, abs=0.08)
+
+
+def test_sizes_double_and_end_with_all():
+    assert sizes(1) == [1] and sizes(8) == [1, 2, 4, 8] and sizes(12) == [1, 2, 4, 8, 12]

@@ -1,0 +1,142 @@
+"""evaluate.py on candidates, as a user runs it, with a tiny reward model and real SQL."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from eval.candidates import known, read_candidates
+from tests.conftest import QUESTIONS, assert_one_line_error, run_script
+
+WRONG = ["SELECT name FROM product WHERE id = 2", "SELECT nothing FROM nowhere", "SELECT id FROM product WHERE id > 9"]
+
+
+@pytest.fixture
+def listed(dataset, tmp_path):
+    """A candidate list: of each question the gold query twice, in two forms, and three wrong ones; one has none."""
+    rows = json.loads(dataset.read_text())
+    for row in rows:
+        row["candidates"] = [WRONG[0], row["SQL"], f"SELECT * FROM ({row['SQL']})", WRONG[1], WRONG[2], ""]
+    rows[-1]["candidates"] = []
+    path = tmp_path / "candidates.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def evaluate(listed, base, *flags):
+    return run_script(
+        *("evaluate.py", "--base_model", base, "--adapters", "none", "--candidates", listed, "--batch_size", "5"),
+        *("--db_root", listed.parent / "databases", "--output_file", listed.parent / "report.json", *flags),
+    )
+
+
+def figures(path) -> dict:
+    ways = json.loads(path.read_text())["choice"]["ways"]
+    return {way["choose"]: {size: figure["value"] for size, figure in way["ex"].items()} for way in ways}
+
+
+def test_accuracy_of_choices_and_predictions_in_birds_format(listed, tiny_model, dataset):
+    predictions = listed.parent / "predict.json"
+    run = evaluate(listed, tiny_model, "--predictions", predictions, "--choose", "majority_vote")
+    assert run.returncode == 0, run.stderr
+    found = figures(listed.parent / "report.json")
+    # five of six questions have six candidates, of which two are right; the last one has none
+    assert found["random"]["1"] == pytest.approx(5 / 6 * 2 / 6)
+    assert found["oracle"]["6"] == found["majority_vote"]["6"] == pytest.approx(5 / 6)
+    for suffix, start in ((".md", b"# Evaluation"), (".png", b"\x89PNG")):
+        assert (listed.parent / "report").with_suffix(suffix).read_bytes().startswith(start)
+    assert "majority_vote" in run.stdout
+
+    chosen = json.loads(predictions.read_text())
+    assert chosen["0"] == QUESTIONS[0][1] + "\t----- bird -----\tshop" and chosen["5"].startswith("\t-----")
+    judged = run_script(
+        *("-m", "eval.execution_accuracy", "--predictions", predictions, "--questions", dataset),
+        *("--db_root", listed.parent / "databases", "--output", listed.parent / "ex.json"),
+    )
+    assert judged.returncode == 0, judged.stderr
+    assert json.loads((listed.parent / "ex.json").read_text())["totals"]["ex"]["count"] == 5
+
+
+def test_without_gold_there_are_predictions_but_no_accuracy(listed, tiny_model):
+    rows = [{key: value for key, value in row.items() if key != "SQL"} for row in json.loads(listed.read_text())]
+    listed.write_text(json.dumps(rows))
+    predictions = listed.parent / "predict.json"
+    run = evaluate(listed, tiny_model, "--predictions", predictions)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((listed.parent / "report.json").read_text())
+    assert report["choice"] is None and "no accuracy" in run.stdout
+    best = [max(one["candidates"], key=lambda sql: sql["rewards"].get("none", -9)) for one in report["candidates"][:5]]
+    ran = [sql for sql in best if sql["outcome"] == "ok"]
+    assert all(sql["is_correct"] is None for sql in best)
+    chosen = [sql.split("\t")[0] for sql in json.loads(predictions.read_text()).values()]
+    assert all(sql not in WRONG[1:] for sql in chosen)  # those that return rows come first
+    assert {sql["SQL"] for sql in ran} <= set(chosen)
+
+
+def test_first_attempts_of_trees_are_the_candidates(tmp_path):
+    node = {"parent_id": "node_initial", "d": 1, "generated_sql": "SELECT 1", "is_correct": False, "children_ids": []}
+    nodes = {
+        "node_1_0": node | {"j": 0, "children_ids": ["node_2_0"]},
+        "node_1_1": node | {"j": 1, "generated_sql": "SELECT 2", "is_correct": True},
+        "node_1_2": node | {"j": 2},
+        "node_2_0": node | {"j": 0, "d": 2, "parent_id": "node_1_0", "generated_sql": "SELECT 3"},
+    }
+    initial = {"input_seq": "the prompt"}
+    tree = {
+        "question_id": 7,
+        "db_id": "shop",
+        "question": "?",
+        "SQL": "SELECT 2",
+        "node_initial": initial,
+        "nodes": nodes,
+    }
+    (tmp_path / "all_trees.json").write_text(json.dumps([tree]))
+    (one,) = read_candidates(str(tmp_path / "all_trees.json"))
+    assert (one.prompt, one.candidates, one.question.sql) == (
+        "the prompt",
+        ["SELECT 1", "SELECT 2", "SELECT 1"],
+        "SELECT 2",
+    )
+    assert Counter(one.distinct) == Counter(["SELECT 1", "SELECT 2"])
+
+
+def test_equal_results_are_one_group_whatever_the_query(listed, tmp_path):
+    import argparse
+    import asyncio
+
+    from eval.candidates import execute
+
+    asked = read_candidates(str(listed))
+    args = argparse.Namespace(sql_workers=1, sql_timeout=10.0, db_root=str(tmp_path / "databases"))
+    for one, results in zip(asked[:5], asyncio.run(execute(asked, args)), strict=False):
+        these = known(one, results)
+        assert these.groups[1] == these.groups[2] != these.groups[0]
+        assert these.correct.tolist() == [0, 1, 1, 0, 0, 0]
+        assert these.tiers.tolist() == [2, 2, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows.clear(), ("no candidates",)),
+        (lambda rows: rows[1].pop("candidates"), ("row 1", "candidates")),
+        (lambda rows: rows[1].update(candidates=[1]), ("row 1", "SQL texts")),
+        (lambda rows: rows[1].update(question_id=0), ("row 1", "more than once")),
+        (lambda rows: rows[1].update(db_id="nowhere"), ("nowhere.sqlite",)),
+        (lambda rows: rows[1].update(evidence=3), ("row 1", "evidence")),
+    ],
+)
+def test_bad_candidates_are_refused_in_one_line(listed, tiny_model, change, words):
+    rows = json.loads(listed.read_text())
+    change(rows)
+    listed.write_text(json.dumps(rows))
+    assert_one_line_error(evaluate(listed, tiny_model), *words)
+    assert not (listed.parent / "report.json").exists()
+
+
+def test_bad_flags_are_refused_in_one_line(listed, tiny_model):
+    assert_one_line_error(
+        evaluate(listed, tiny_model, "--adapters", "none", "x", "--predictions", "p.json"), "--predictions"
+    )
+    assert_one_line_error(evaluate(listed, tiny_model, "--output_file", "report.txt"), "must end in .json")
+    assert_one_line_error(evaluate(listed, tiny_model, "--sql_timeout", "0"), "--sql_timeout")
