@@ -1,1 +1,1 @@
-"""Verify revision trees."""
+"""Verify revision trees, and evaluate what reward models choose."""
