@@ -17,6 +17,7 @@ from tree.verdict import Result
 
 HOW = "expected all_trees.json of step 4.1, or a list of {question_id, db_id, question, evidence, candidates}"
 LONGEST_PROMPT = 3584  # tokens, as in step 4.1
+NO_QUERY = -1e9  # reward of a reply without a query
 TIERS = {"ok": ROWS, "empty": EMPTY}
 
 
@@ -154,5 +155,5 @@ def known(one: Asked, results: dict[str, Result], rewards: dict[str, float] | No
         tiers=np.array([TIERS.get(result.outcome, FAILED) for result in found], dtype=int),
         groups=np.array([digests[result.digest] for result in found], dtype=int),
         correct=np.array([bool(result.ex) for result in found], dtype=float),
-        rewards=None if rewards is None else np.array([rewards.get(sql, -np.inf) for sql in one.candidates]),
+        rewards=None if rewards is None else np.array([rewards.get(sql, NO_QUERY) for sql in one.candidates]),
     )

@@ -5,8 +5,10 @@ from collections import Counter
 
 import pytest
 
-from eval.candidates import known, read_candidates
+from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, accuracy, choice
+from eval.candidates import Asked, known, read_candidates
 from tests.conftest import QUESTIONS, assert_one_line_error, run_script
+from tree.tree_node import Question
 
 WRONG = ["SELECT name FROM product WHERE id = 2", "SELECT nothing FROM nowhere", "SELECT id FROM product WHERE id > 9"]
 
@@ -113,6 +115,13 @@ def test_equal_results_are_one_group_whatever_the_query(listed, tmp_path):
         assert these.groups[1] == these.groups[2] != these.groups[0]
         assert these.correct.tolist() == [0, 1, 1, 0, 0, 0]
         assert these.tiers.tolist() == [2, 2, 2, 0, 1, 0]
+
+
+def test_a_question_with_replies_but_no_query_is_wrong_whatever_is_chosen():
+    one = Asked(Question(0, "shop", "?", "", "SELECT 1"), "prompt", ["", ""])
+    these = known(one, {}, {})
+    for way in (WITH_REWARD | WITHOUT_REWARD).values():
+        assert accuracy(these, way, 2) == 0 and choice(these, way) == 0
 
 
 @pytest.mark.parametrize(
