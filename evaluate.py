@@ -90,22 +90,19 @@ def distinct_queries(pairs: Sequence, asked: Sequence) -> dict[tuple, list[str]]
     return {prompt: list(queries) for prompt, queries in found.items() if queries}
 
 
-def check_adapters(args: argparse.Namespace, base: Path, pairs: Sequence, asked: Sequence) -> None:
-    """Raise InputError unless every adapter fits the base, and was not trained on what is asked."""
-    from reward.model import check_adapter
+def check_overlaps(args: argparse.Namespace, pairs: Sequence, asked: Sequence) -> None:
+    """Raise InputError when an adapter was trained on what it is to be judged by: pairs, and questions with gold."""
     from reward.trained_on import check_overlap
 
+    judged = [one for one in asked if one.question.sql]
     for adapter in args.adapters:
-        if adapter == UNTRAINED:
-            continue
-        check_adapter(adapter, base)
-        if args.allow_overlap:
+        if adapter == UNTRAINED or args.allow_overlap:
             continue
         if pairs:
             check_overlap(adapter, args.test_data, {pair.db_id for pair in pairs}, {pair.prompt for pair in pairs})
-        if asked:
-            prompts = {prompt_of(one) for one in asked}
-            check_overlap(adapter, args.candidates, {one.question.db_id for one in asked}, prompts)
+        if judged:
+            prompts = {prompt_of(one) for one in judged}
+            check_overlap(adapter, args.candidates, {one.question.db_id for one in judged}, prompts)
 
 
 def score_all(args: argparse.Namespace, base: Path, queries: dict[tuple, list[str]]) -> dict[str, dict]:
@@ -236,10 +233,13 @@ def main() -> None:
     inputs = {name: path for name in ("test_data", "candidates") if (path := getattr(args, name))}
     manifest = Manifest(vars(args), inputs, model=str(base), model_fingerprint=model_fingerprint(base))
     from eval.candidates import execute, make_prompts
-    from reward.model import load_tokenizer
+    from reward.model import check_adapter, load_tokenizer
 
+    for adapter in args.adapters:
+        if adapter != UNTRAINED:
+            check_adapter(adapter, base)
     make_prompts(asked, args.db_root, load_tokenizer(base))
-    check_adapters(args, base, pairs, asked)
+    check_overlaps(args, pairs, asked)
 
     # --- candidates are executed before a model takes the machine ---
     results = asyncio.run(execute(asked, args)) if asked else []

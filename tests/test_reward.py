@@ -32,10 +32,10 @@ def train(folder, base, *flags, script=("train.py",), **environment):
     return run_script(*script, *data, *steady, *flags, **environment)
 
 
-def evaluate(folder, base, *adapters, batch_size=3):
+def evaluate(folder, base, *adapters, batch_size=3, flags=("--allow_overlap",)):
     return run_script(
         *("evaluate.py", "--base_model", base, "--adapters", *adapters, "--test_data", folder / "pairs.json"),
-        *("--batch_size", str(batch_size), "--output_file", folder / "report.json", "--allow_overlap"),
+        *("--batch_size", str(batch_size), "--output_file", folder / "report.json", *flags),
     )
 
 
@@ -113,6 +113,11 @@ def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
         assert sum(group["pairs"] for group in report["by_relation"].values()) == len(pairs)
         assert f"{report['accuracy']['value']:.3f}" in run.stdout
     assert reports["none"]["margins"] != reports[str(trained / "adapter")]["margins"]
+
+
+def test_evaluation_on_the_training_data_is_refused(trained, tiny_model):
+    run = evaluate(trained, tiny_model, "none", trained / "adapter", flags=())
+    assert_one_line_error(run, "pairs.json", "was trained on database 'shop' and 1 more", "--allow_overlap")
 
 
 def settings_for(folder, **changes):
