@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from eval.bootstrap import Bootstrap
 from eval.pair_report import PairReport, auc, calibration_error
@@ -34,11 +35,12 @@ def test_figures_of_a_few_pairs():
     assert report.difference(figures["margins"], figures["margins"]).to_json() == {"value": 0, "low": 0, "high": 0}
 
 
-@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=1, max_size=20))
-def test_auc_equals_its_definition(sides):
-    chosen, rejected = (np.array(side, float) for side in zip(*sides, strict=True))
-    over = [(one > other) + 0.5 * (one == other) for one in chosen for other in rejected]
-    assert auc(chosen, rejected, np.ones(len(sides))) == pytest.approx(np.mean(over))
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5), st.integers(1, 3)), min_size=1, max_size=20))
+def test_auc_equals_that_of_scikit_learn(sides):
+    chosen, rejected, weights = (np.array(side, float) for side in zip(*sides, strict=True))
+    labels, rewards = np.repeat((1, 0), len(sides)), np.concatenate([chosen, rejected])
+    expected = roc_auc_score(labels, rewards, sample_weight=np.tile(weights, 2))
+    assert auc(chosen, rejected)(weights) == pytest.approx(expected)
 
 
 def test_calibration_error_of_a_model_that_is_sure_and_wrong_half_of_the_time():
