@@ -102,7 +102,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def check_settings(args: argparse.Namespace) -> None:
     """Raise InputError for a setting out of its range."""
-    for name in ("num_shards", "max_depth", "num_roots", "sample_num", "max_tokens"):
+    for name in ("num_shards", "max_depth", "sample_num", "num_roots", "max_tokens"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}: must be 1 or more")
     for name in (
