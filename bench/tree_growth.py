@@ -117,7 +117,7 @@ async def pipeline(work: Work, settings, generator, executor) -> tuple[dict, Mea
         start = time.perf_counter()
         figures = await run_pipeline.grow_all(work, settings, generator, executor, journal)
         figures["seconds"] = time.perf_counter() - start
-        return figures, journal, list(journal.trees(work.questions))
+        return figures, journal, list(journal.read(work.questions))
 
 
 async def replay(generator: Generator, requests: Sequence[tuple]) -> tuple[float, list[list[prompts.Reply]]]:
