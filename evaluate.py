@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from tree.files import InputError, replacing, run_script, write_json
+from tree.files import InputError, check_writable, replacing, run_script, write_json
 
 UNTRAINED = "none"
 TEST_DATA = "final_data_test.json"
@@ -228,6 +228,10 @@ def main() -> None:
     from tree.model_folder import check_model_folder, model_fingerprint
 
     base = check_model_folder(args.base_model)
+    report_file = Path(args.output_file)
+    check_writable(
+        *filter(None, (args.predictions, *(report_file.with_suffix(end) for end in (".json", ".md", ".png"))))
+    )
     pairs = load_pairs(args.test_data) if args.test_data else []
     asked = read_asked(args)
     inputs = {name: path for name in ("test_data", "candidates") if (path := getattr(args, name))}
@@ -253,7 +257,7 @@ def main() -> None:
         report["pairs"] = pair_part(pairs, rewards)
     if asked:
         report |= choice_part(args, asked, results, rewards)
-    write_report(Path(args.output_file), report)
+    write_report(report_file, report)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.pair_report import BINS
-
-GROUPS = ("relation", "distance gap", "difficulty", "database")
+from eval.pair_report import BINS, GROUPS
 
 
-def interval(figure: dict[str, float], scale: float = 1.0) -> str:
-    return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**{key: scale * number for key, number in figure.items()})
+def interval(figure: dict[str, float]) -> str:
+    return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

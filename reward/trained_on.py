@@ -1,7 +1,7 @@
 """Which data a reward model was trained on, so that it is not evaluated on the same."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,16 +34,20 @@ def write_trained_on(folder: Path, pairs: Iterable[PreferencePair], data: dict) 
     )
 
 
-def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Sequence[Prompt]) -> None:
+def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:
     """Raise InputError when the adapter was trained on a database or a prompt of the file `path`, or does not say."""
     seen = Path(adapter) / FILE
     if not seen.is_file():
         raise InputError(f"{seen}: no such file, so the adapter may have been trained on {path}; {HOW}")
-    known = read_json(seen, dict)
-    databases = sorted(set(db_ids) & set(known["databases"]))
+    content = read_json(seen, dict)
+    try:
+        known_databases, known_prompts = set(content["databases"]), set(content["prompts"])
+    except (KeyError, TypeError):
+        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {HOW}") from None
+    databases = sorted(known_databases.intersection(db_ids))
     if databases:
         more = f" and {len(databases) - 1} more databases" if len(databases) > 1 else ""
         raise InputError(f"{path}: {adapter} was trained on database '{databases[0]}'{more}; {HOW}")
-    repeated = sum(prompt_digest(prompt) in set(known["prompts"]) for prompt in prompts)
+    repeated = sum(prompt_digest(prompt) in known_prompts for prompt in prompts)
     if repeated:
         raise InputError(f"{path}: {adapter} was trained on {repeated} of its {len(prompts)} prompts; {HOW}")

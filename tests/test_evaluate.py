@@ -148,4 +148,8 @@ def test_bad_flags_are_refused_in_one_line(listed, tiny_model):
         evaluate(listed, tiny_model, "--adapters", "none", "x", "--predictions", "p.json"), "--predictions"
     )
     assert_one_line_error(evaluate(listed, tiny_model, "--output_file", "report.txt"), "must end in .json")
+    for flag in ("--output_file", "--predictions"):  # before anything is executed or scored
+        run = evaluate(listed, tiny_model, flag, "/proc/nowhere.json")
+        assert_one_line_error(run, "/proc/nowhere.json", "cannot be written")
+        assert "candidate" not in run.stdout + run.stderr
     assert_one_line_error(evaluate(listed, tiny_model, "--sql_timeout", "0"), "--sql_timeout")

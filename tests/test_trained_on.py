@@ -43,3 +43,6 @@ def test_pairs_without_a_database_overlap_by_prompt_only(tmp_path, pairs):
 def test_an_adapter_that_does_not_say_is_refused(tmp_path, pairs):
     with pytest.raises(InputError, match=f"{FILE}.*--allow_overlap"):
         check(tmp_path, pairs)
+    (tmp_path / FILE).write_text('{"databases": 3}')
+    with pytest.raises(InputError, match=f"{FILE}.*expected lists"):
+        check(tmp_path, pairs)

@@ -198,6 +198,14 @@ def _temporary_beside(path: str | os.PathLike, target: Path) -> tuple[int, str]:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def check_writable(*paths: str | os.PathLike) -> None:
+    """Raise InputError for a file that could not be written, before the work whose result it is to hold."""
+    for path in paths:
+        handle, temporary = _temporary_beside(path, Path(path).resolve())
+        os.close(handle)
+        os.unlink(temporary)
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[IO[str]]:
     """A text file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
