@@ -59,12 +59,16 @@ def pairs_of_trees(path: str) -> list[PreferencePair]:
     ]
 
 
-def choose_questions(path: str, wanted: int) -> list[Question]:
-    """`wanted` questions with enough candidates, evenly over the lengths of their prompts, the shortest first."""
+def load_questions(path: str) -> list[Question]:
+    """The questions of a pair file, or of the pairs that a file of trees gives."""
     first = next(iterate_json_list(path, single=True), None)
     from_trees = isinstance(first, dict) and "nodes" in first
-    pairs = pairs_of_trees(path) if from_trees else load_pairs(path)
-    rich = [question for question in group_by_prompt(pairs) if len(question.candidates) >= CANDIDATES]
+    return group_by_prompt(pairs_of_trees(path) if from_trees else load_pairs(path))
+
+
+def choose_questions(path: str, wanted: int) -> list[Question]:
+    """`wanted` questions with enough candidates, evenly over the lengths of their prompts, the shortest first."""
+    rich = [question for question in load_questions(path) if len(question.candidates) >= CANDIDATES]
     rich.sort(key=lambda question: sum(len(turn.content) for turn in question.prompt))
     if len(rich) < wanted:
         raise InputError(

@@ -121,6 +121,13 @@ def test_reward_scoring(rich_pairs, tiny_model):
     assert run.returncode == 2 and "only 3 questions" in run.stderr
 
 
+def test_reward_precision(rich_pairs, tiny_model):
+    run = run_script("bench/reward_precision.py", "--model", tiny_model, "--adapter", "none", "--data", rich_pairs)
+    found = promises(run)
+    assert set(found) == {"bfloat16_pairs_changed", "bfloat16_best_candidate_changed", "bfloat16_speedup"}
+    assert 0 <= found["bfloat16_pairs_changed"] <= 1 and "float32: pairwise accuracy" in run.stdout
+
+
 def test_learning_curve(dataset, tiny_model, tmp_path):
     """Trained on the trees of one database, evaluated on those of another."""
     files = {}
