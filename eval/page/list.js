@@ -120,7 +120,7 @@ class QuestionList {
     el("span", { class: `mark ${row.good ? "correct" : "none"}`, title: t(row.good ? "good" : "bad") }, row.good ? "✓" : "✗"),
     el("span", { class: "row-question", dir: "auto" }, row.question),
     el("span", { class: "row-facts" },
-      data(row.db), ` · ${row.id}`, row.difficulty && [" · ", data(row.difficulty)], ` · ${number(queries)} ${t("queries")}`,
+      data(row.db), ` · ${row.id}`, row.difficulty && [" · ", data(row.difficulty)], " · ", queries === 1 ? t("one-query") : t("query-count", number(queries)),
       findings ? el("b", { class: "warn" }, ` ! ${t("findings")}`) : null));
     element.style.top = `${place * ROW_HEIGHT}px`;
     return element;

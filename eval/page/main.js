@@ -14,7 +14,8 @@ async function treeOf(row) {
   blocks.set(number, opened);
   if (blocks.size > KEPT_BLOCKS) blocks.delete(blocks.keys().next().value);
   const { trees, prompts } = await opened;
-  return { ...trees[place % page.index.block], prompt: prompts[place % page.index.block] };
+  const tree = trees[place % page.index.block];
+  return { ...tree, prompt: prompts[place % page.index.block], rewards: new Map(Object.entries(tree.rewards)) };
 }
 
 // --- views -----------------------------------------------------------------------------------------------------------
@@ -40,6 +41,7 @@ async function openTree(row, node = null, focus = true) {
 
 function drawTree(focus) {
   drawQuestion(page.row, page.tree);
+  byId("tree").scrollTop = byId("drawing-box").scrollTop = 0;
   page.drawing.draw(page.tree, page.index.adapters);
   page.drawing.select(page.node, focus);
 }

@@ -42,7 +42,7 @@ function messages(tree, node) {
   }
   if (!path.length) return [["user", tree.prompt]];
   if (tree.revision !== "chat") return [["user", tree.prompt + path.at(-1).input_seq]];
-  return [["user", tree.prompt], ...path.flatMap((before) => [["assistant", before.generated_sql], ["user", before.input_seq]])];
+  return [["user", tree.prompt], ...path.flatMap((before) => [["assistant", `\`\`\`sql\n${before.generated_sql}\n\`\`\``], ["user", before.input_seq]])];
 }
 
 /** The prompt, written out when it is opened. */
@@ -65,7 +65,6 @@ function pairsBlock(tree, node, select) {
     const better = pair.chosen_node === node.node_id;
     const other = better ? pair.rejected_node : pair.chosen_node;
     return el("tr", {},
-      el("td", {}, better ? "▲" : "▼"),
       el("td", {}, el("button", { type: "button", class: "link", onclick: () => select(other) }, t(better ? "better-than" : "worse-than", other))),
       el("td", {}, named("relation", pair.relation)),
       el("td", { class: "number" }, `${dist(pair.chosen_dist)} < ${dist(pair.rejected_dist)}`));
@@ -94,7 +93,7 @@ function factChips(node) {
 /** Draw what is known about a node; `select` is called with the id of another one. */
 function drawDetails(tree, id, adapters, select) {
   const node = tree.nodes.find((other) => other.node_id === id);
-  if (!node) return fill(byId("details"), el("h2", {}, t("initial")), promptBlock(tree, null, true));
+  if (!node) return fill(byId("details"), promptBlock(tree, null, true));
   const parent = tree.nodes.find((other) => other.node_id === node.parent_id);
   const same = parent?.generated_sql === node.generated_sql;
   fill(byId("details"),
@@ -104,7 +103,7 @@ function drawDetails(tree, id, adapters, select) {
     block(t("sql"), node.generated_sql ? highlighted(node.generated_sql) : el("p", { class: "quiet" }, t("no-sql"))),
     block(t("feedback"), node.execution_feedback ? el("pre", { class: "plain", dir: "auto" }, node.execution_feedback) : el("p", { class: "quiet" }, t("no-feedback"))),
     parent ? block(t("difference", parent.node_id), same ? el("p", { class: "quiet" }, t("no-difference")) : markedDifference(parent.generated_sql, node.generated_sql)) : null,
-    tree.rewards[id] ? rewardsBlock(tree.rewards[id], adapters) : null,
+    tree.rewards.has(id) ? rewardsBlock(tree.rewards.get(id), adapters) : null,
     pairsBlock(tree, node, select),
     promptBlock(tree, node, false));
 }

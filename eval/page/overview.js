@@ -89,7 +89,7 @@ function drawOverview(rows, all) {
       card(number(sum.queries), t("queries")),
       card(percent(sum.correct, sum.queries), t("correct-queries"), number(sum.correct)),
       card(number(sum.pairs), t("pairs")),
-      card(number(total(sum.findings)), t("findings"), sum.limits ? `${number(sum.limits)} ${t("limits")}` : "")),
+      card(number(total(sum.findings)), t("findings"), sum.limits ? t("limits", number(sum.limits)) : "")),
     el("div", { class: "figures" },
       bars(`${t("outcomes")} (■ ${t("correct")}  ▨ ${t("wrong")})`, outcomes.map(([outcome, [count, correct]]) => [outcomeName(outcome), count, correct]), ["good", "bad"]),
       bars(t("distances"), [...distances, ...(none ? [["None", none]] : [])].map(([distance, count]) => [distance === "None" ? t("none-reached") : distance, count])),

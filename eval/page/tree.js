@@ -1,7 +1,7 @@
 // The drawing of one tree: depth from left to right below the initial prompt.
 
 const INITIAL = "node_initial";
-const BOX = { width: 148, height: 46, across: 196, down: 56, margin: 12 }; // pixels, as in the style
+const BOX = { initial: 72, width: 148, height: 46, across: 32, down: 10, margin: 12 }; // pixels, as in the style
 
 // kinds of nodes: each has a colour of its own and a mark that is told apart without it
 const MARKS = { correct: "✓", ok: "≠", empty: "∅", error: "!", limit: "…", refused: "⊘", unknown: "?" };
@@ -49,6 +49,24 @@ function layout(nodes) {
   return places;
 }
 
+/** What came of a node, in a word or two. */
+function whatOf(node) {
+  if (node.is_correct) return t("correct");
+  return node.outcome === "ok" ? t("wrong-rows") : outcomeName(node.outcome);
+}
+
+function left(place) {
+  return BOX.margin + (place.column ? BOX.initial + BOX.across + (place.column - 1) * (BOX.width + BOX.across) : 0);
+}
+
+function right(place) {
+  return left(place) + (place.column ? BOX.width : BOX.initial);
+}
+
+function topOf(place) {
+  return BOX.margin + place.row * (BOX.height + BOX.down);
+}
+
 function middle(places) {
   const rows = places.map((place) => place.row);
   return rows.length ? (Math.min(...rows) + Math.max(...rows)) / 2 : 0;
@@ -70,13 +88,12 @@ class Drawing {
     this.tree = tree;
     this.places = layout(tree.nodes);
     this.initial = { column: 0, row: middle([...this.places.values()].filter((place) => place.column === 1)) };
-    const columns = Math.max(0, ...[...this.places.values()].map((place) => place.column));
-    const rows = Math.max(0, ...[...this.places.values()].map((place) => place.row));
+    const furthest = (side) => [this.initial, ...this.places.values()].reduce((most, place) => Math.max(most, side(place)), 0);
     this.buttons = new Map([[INITIAL, this.button(INITIAL, this.initial, "initial", t("initial"), [el("b", {}, t("initial"))])]]);
     for (const [id, place] of this.places) this.buttons.set(id, this.node(id, place, adapters));
     fill(this.box, this.edges(), [...this.buttons.values()]);
-    this.box.style.width = `${columns * BOX.across + BOX.width + 2 * BOX.margin}px`;
-    this.box.style.height = `${rows * BOX.down + BOX.height + 2 * BOX.margin}px`;
+    this.box.style.width = `${furthest(right) + BOX.margin}px`;
+    this.box.style.height = `${furthest(topOf) + BOX.height + BOX.margin}px`;
     this.legend(adapters);
   }
 
@@ -85,15 +102,15 @@ class Drawing {
       "type": "button", "role": "treeitem", "tabindex": -1, "class": `node ${kind}`,
       "aria-label": label, "aria-level": place.column + 1, "title": label, "onclick": () => this.select(id, true),
     }, content);
-    element.style.left = `${BOX.margin + place.column * BOX.across}px`;
-    element.style.top = `${BOX.margin + place.row * BOX.down}px`;
+    element.style.left = `${left(place)}px`;
+    element.style.top = `${topOf(place)}px`;
     return element;
   }
 
   node(id, place, adapters) {
     const { node } = place;
     const kind = kindOf(node);
-    const reward = this.tree.rewards[id]?.at(-1);
+    const reward = this.tree.rewards.get(id)?.at(-1);
     const found = this.tree.findings.some((finding) => finding.node === id);
     const distance = node.revision_distance;
     const facts = [
@@ -109,7 +126,7 @@ class Drawing {
       el("b", {}, shortName(id)),
       el("span", { class: "signs" }, node.flags.length ? "⚑" : "", found ? el("b", { class: "warn" }, "!") : ""),
       el("span", { class: "distance" }, distance ?? "–"),
-      el("span", { class: "what" }, node.duplicate_of ? `= ${shortName(node.duplicate_of)}` : outcomeName(node.outcome)),
+      el("span", { class: "what" }, node.duplicate_of ? `= ${shortName(node.duplicate_of)}` : whatOf(node)),
       el("span", { class: "reward" }, typeof reward === "number" ? reward.toFixed(2) : ""),
     ]);
   }
@@ -124,8 +141,8 @@ class Drawing {
     for (const place of this.places.values()) {
       if (place.loose) continue;
       const parent = this.places.get(place.parent) ?? this.initial;
-      const [x, y] = [BOX.margin + parent.column * BOX.across + BOX.width, BOX.margin + parent.row * BOX.down + BOX.height / 2];
-      const [u, v] = [BOX.margin + place.column * BOX.across, BOX.margin + place.row * BOX.down + BOX.height / 2];
+      const [x, y] = [right(parent), topOf(parent) + BOX.height / 2];
+      const [u, v] = [left(place), topOf(place) + BOX.height / 2];
       const half = (x + u) / 2;
       svg.append(make("path", { d: `M${x} ${y} C${half} ${y} ${half} ${v} ${u} ${v}`, class: kindOf(place.node) === "correct" ? "fixed" : "" }));
     }
@@ -136,14 +153,14 @@ class Drawing {
     const kinds = new Map();
     for (const node of this.tree.nodes) {
       const kind = kindOf(node);
-      kinds.set(kind, kind === "correct" ? t("correct") : [...new Set([...(kinds.get(kind) ?? []), outcomeName(node.outcome)])]);
+      kinds.set(kind, (kinds.get(kind) ?? new Set()).add(whatOf(node)));
     }
-    const items = [...kinds].map(([kind, names]) => [el("span", { class: `mark ${kind}` }, MARKS[kind]), [names].flat().join(", ")]);
+    const items = [...kinds].map(([kind, names]) => [el("span", { class: `mark ${kind}` }, MARKS[kind]), [...names].join(", ")]);
     items.push([el("span", { class: "distance" }, "0"), t("distance-mark")]);
     if (this.tree.nodes.some((node) => node.duplicate_of)) items.push([t("duplicate-mark")]);
     if (this.tree.nodes.some((node) => node.flags.length)) items.push(["⚑ ", t("flag-mark")]);
     if (this.tree.pairs.length) items.push(["▲ ", t("preferred-mark")], ["▼ ", t("lesser-mark")]);
-    if (Object.keys(this.tree.rewards).length) items.push([`0.00 ${t("reward-of", adapters.at(-1))}`]);
+    if (this.tree.rewards.size) items.push([`0.00 ${t("reward-of", adapters.at(-1))}`]);
     fill(byId("legend"), items.map((item) => el("span", {}, item)));
   }
 
