@@ -1,12 +1,12 @@
 """How long the tree viewer takes to open in headless Chromium, and how large its pages are.
 
-    python bench/viewer.py                                          # trees made of the bundled demo (data/build_demo.py)
+    python bench/viewer.py                                          # trees made of the bundled demo
     python bench/viewer.py --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json
 
 Without --tree_file, each question of --data gets a tree of mutated gold queries, really executed, under its real
 prompt. The trees are repeated under new ids up to each number of --trees; the copies of a tree stand too far apart for
 the compression to see. Each page is opened by a fresh browser: time from the start of navigation to the first
-content on the screen, and to the list and overview drawn; then the tree in the middle is opened. Medians over the rounds.
+content on the screen, and to the list and overview drawn; then the tree in the middle is opened.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def write_viewer(
         index = _write_blocks(spool, trees, beside)
         spool.seek(0)
         stream = environment.get_template("page.html").generate(
-            source=source,
+            source=source.encode("utf-8", "backslashreplace").decode(),  # a file's name can be any bytes
             style=_own_text("page.css"),
             script=_own_text(*SCRIPTS),
             digest=_digest,
@@ -218,5 +218,3 @@ def _own_text(*names: str):
 def _digest(text: str) -> str:
     """A text's hash as a content security policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-

@@ -26,12 +26,19 @@ function show(view) {
   if (view !== "tree") drawOverview(page.list.found, page.index.rows);
 }
 
+/** The tree view with a line of text and no tree. */
+function showLine(text) {
+  page.tree = null;
+  show("tree");
+  for (const part of ["drawing", "legend", "details"]) fill(byId(part));
+  fill(byId("question"), el("p", { class: "quiet" }, text));
+}
+
 /** Open a question's tree, and of it a node. */
 async function openTree(row, node = null, focus = true) {
   page.row = row;
   page.list.select(row);
-  show("tree");
-  fill(byId("question"), el("p", { class: "quiet" }, t("opening")));
+  showLine(t("opening"));
   const tree = await treeOf(row);
   if (page.row !== row) return; // another one was opened meanwhile
   page.tree = tree;
@@ -71,10 +78,8 @@ function openLink() {
   const row = page.index.rows.find((one) => linkPart(one.db) === db && linkPart(one.id) === id);
   if (row) openTree(row, decoded(node));
   else {
-    show("tree");
     page.row = null;
-    for (const part of ["drawing", "legend", "details"]) fill(byId(part));
-    fill(byId("question"), el("p", {}, t("no-such-tree", decoded(location.hash))));
+    showLine(t("no-such-tree", decoded(location.hash)));
   }
 }
 
@@ -90,7 +95,7 @@ function decoded(text) {
 
 function back() {
   const inside = (id) => byId(id).contains(document.activeElement);
-  if (inside("details")) page.drawing.select(page.node, true);
+  if (page.tree && inside("details")) page.drawing.select(page.node, true);
   else if (inside("list")) show("overview");
   else {
     if (page.view === "tree" && matchMedia("(max-width: 800px)").matches) show("list");
