@@ -30,6 +30,21 @@ function data(text, tag = "span") {
   return el(tag, { dir: "auto", class: "data" }, text);
 }
 
+/** A remark, or what stands where there is nothing to show. */
+function quiet(text) {
+  return el("p", { class: "quiet" }, text);
+}
+
+function table(lines, head = null) {
+  return el("table", {}, head && el("thead", {}, head), el("tbody", {}, lines));
+}
+
+/** A row of a table: its name, then cells; texts of cells are figures. */
+function line(name, ...cells) {
+  const shown = cells.map((cell) => (cell instanceof Node ? cell : el("td", { class: "number" }, cell)));
+  return el("tr", {}, el("th", { scope: "row" }, name), shown);
+}
+
 function byId(id) {
   return document.getElementById(id);
 }

@@ -17,7 +17,10 @@ const LABELS = {
     "/ 筛选 · ↑↓ 移动 · Enter 打开 · 树中用 ←→↑↓ · Esc 返回",
   ],
   "opening": ["Opening…", "正在打开…"],
-  "too-old": ["This browser cannot inflate data (DecompressionStream); use a newer one.", "此浏览器不支持解压数据（DecompressionStream），请使用更新的浏览器。"],
+  "too-old": [
+    "This browser cannot inflate data (DecompressionStream); use a newer one.",
+    "此浏览器不支持解压数据（DecompressionStream），请使用更新的浏览器。",
+  ],
   "no-such-tree": ["No such question in this file: {0}", "此文件中没有该问题：{0}"],
 
   "filter-text": ["Filter by question, database or id", "按问题、数据库或编号筛选"],
@@ -55,7 +58,10 @@ const LABELS = {
   "by-database": ["By database", "按数据库"],
   "verification": ["Verification", "校验"],
   "all-holds": ["Everything that was checked holds.", "检查的各项全部成立。"],
-  "finding-counts": ["Findings by kind; the list shows their questions with the status “{0}”.", "各类校验问题的数量；在列表中选择状态“{0}”可查看相应问题。"],
+  "finding-counts": [
+    "Findings by kind; the list shows their questions with the status “{0}”.",
+    "各类校验问题的数量；在列表中选择状态“{0}”可查看相应问题。",
+  ],
   "trees": ["trees", "树"],
   "share": ["good", "成功率"],
   "correct": ["correct", "正确"],
@@ -89,7 +95,10 @@ const LABELS = {
   "flag-constant": ["constant: no table is read", "常量：没有读取任何表"],
   "flag-quoted_literal": ["quoted literal: a name in double quotes was taken as text", "引号文本：双引号中的名称被当作文本"],
   "flag-clock_or_random": ["clock or random: may differ from run to run", "时间或随机：每次运行结果可能不同"],
-  "flag-limit_without_order": ["limit without order: which rows come is left to chance", "有 LIMIT 而无排序：返回哪些行不确定"],
+  "flag-limit_without_order": [
+    "limit without order: which rows come is left to chance",
+    "有 LIMIT 而无排序：返回哪些行不确定",
+  ],
   "flag-both_empty": ["both empty: gold returns nothing too", "均为空：标准答案也没有结果"],
   "flag-fragile": ["fragile: right only by coincidence", "脆弱：只是碰巧正确"],
   "loose": ["not below the prompt", "不在初始提示之下"],

@@ -27,7 +27,8 @@ class QuestionList {
 
   /** The choices of the filters, in the page's language; what was chosen stays. */
   label() {
-    const distinct = (column) => [...new Set(this.all.map((row) => row[column]))].sort((one, other) => ordered(column, one, other));
+    const distinct = (column) =>
+      [...new Set(this.all.map((row) => row[column]))].sort((one, other) => ordered(column, one, other));
     const outcomes = new Set(this.all.flatMap((row) => Object.keys(row.outcomes)));
     const choices = {
       db: [t("all-databases"), distinct("db").map((name) => [name, name])],
@@ -70,9 +71,10 @@ class QuestionList {
   }
 
   show() {
-    fill(byId("count"), this.found.length ? t("count", number(this.found.length), number(this.all.length)) : t("none-match"));
-    byId("reset").hidden = this.found.length === this.all.length;
-    byId("rows").style.height = `${this.found.length * ROW_HEIGHT}px`;
+    const [count, all] = [this.found.length, this.all.length];
+    fill(byId("count"), count ? t("count", number(count), number(all)) : t("none-match"));
+    byId("reset").hidden = count === all;
+    byId("rows").style.height = `${count * ROW_HEIGHT}px`;
     this.reveal();
     this.changed(this.found);
   }
@@ -93,18 +95,21 @@ class QuestionList {
   }
 
   draw() {
-    const first = Math.max(0, Math.floor(this.box.scrollTop / ROW_HEIGHT) - BEYOND_VIEW);
-    const last = Math.min(this.found.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW_HEIGHT) + BEYOND_VIEW);
+    const { scrollTop, clientHeight } = this.box;
+    const first = Math.max(0, Math.floor(scrollTop / ROW_HEIGHT) - BEYOND_VIEW);
+    const last = Math.min(this.found.length, Math.ceil((scrollTop + clientHeight) / ROW_HEIGHT) + BEYOND_VIEW);
     const rows = [];
     for (let place = first; place < last; place++) rows.push(this.row(this.found[place], place));
     fill(byId("rows"), rows);
-    if (this.active >= first && this.active < last) this.box.setAttribute("aria-activedescendant", `row-${this.active}`);
+    const seen = this.active >= first && this.active < last;
+    if (seen) this.box.setAttribute("aria-activedescendant", `row-${this.active}`);
     else this.box.removeAttribute("aria-activedescendant");
   }
 
   row(row, place) {
     const queries = Object.values(row.outcomes).reduce((sum, [count]) => sum + count, 0);
     const findings = Object.keys(row.findings).length > 0;
+    const [kind, status, mark] = row.good ? ["correct", "good", "✓"] : ["none", "bad", "✗"];
     const element = el("div", {
       "id": `row-${place}`,
       "role": "option",
@@ -117,10 +122,11 @@ class QuestionList {
         this.open(row);
       },
     },
-    el("span", { class: `mark ${row.good ? "correct" : "none"}`, title: t(row.good ? "good" : "bad") }, row.good ? "✓" : "✗"),
+    el("span", { class: `mark ${kind}`, title: t(status) }, mark),
     el("span", { class: "row-question", dir: "auto" }, row.question),
     el("span", { class: "row-facts" },
-      data(row.db), ` · ${row.id}`, row.difficulty && [" · ", data(row.difficulty)], " · ", queries === 1 ? t("one-query") : t("query-count", number(queries)),
+      data(row.db), ` · ${row.id} · `, row.difficulty && [data(row.difficulty), " · "],
+      queries === 1 ? t("one-query") : t("query-count", number(queries)),
       findings ? el("b", { class: "warn" }, ` ! ${t("findings")}`) : null));
     element.style.top = `${place * ROW_HEIGHT}px`;
     return element;

@@ -31,7 +31,7 @@ function showLine(text) {
   page.tree = null;
   show("tree");
   for (const part of ["drawing", "legend", "details"]) fill(byId(part));
-  fill(byId("question"), el("p", { class: "quiet" }, text));
+  fill(byId("question"), quiet(text));
 }
 
 /** Open a question's tree, and of it a node. */
@@ -61,7 +61,7 @@ function choose(node) {
   if (location.hash !== link) history.replaceState(null, "", link);
 }
 
-// --- links: #tree=database/question/node ------------------------------------------------------------------------------
+// --- links: #tree=database/question/node -----------------------------------------------------------------------------
 
 /** A part of a link; half of a surrogate pair, which a link cannot hold, becomes a replacement character. */
 function linkPart(text) {
@@ -174,7 +174,7 @@ async function start() {
     return;
   }
   page.index = await unpacked("index");
-  page.list = new QuestionList(page.index.rows, openTree, () => page.view !== "tree" && drawOverview(page.list.found, page.index.rows));
+  page.list = new QuestionList(page.index.rows, openTree, () => page.view !== "tree" && show(page.view));
   page.drawing = new Drawing(choose, () => byId("details").focus());
   switches();
   label();

@@ -8,9 +8,16 @@ function chip(text, kind = "") {
   return el("span", { class: `chip ${kind}` }, text);
 }
 
+/** Text as it is, or a remark that there is none. */
+function plain(text, missing) {
+  return text ? el("pre", { class: "plain", dir: "auto" }, text) : quiet(t(missing));
+}
+
 function findingLine(finding) {
   const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  return el("li", {}, data(t("stored-found", finding.what, text(finding.stored), text(finding.found))), finding.limit ? ` (${t("limit-difference")})` : null);
+  return el("li", {},
+    data(t("stored-found", finding.what, text(finding.stored), text(finding.found))),
+    finding.limit ? ` (${t("limit-difference")})` : null);
 }
 
 function findingList(findings) {
@@ -42,7 +49,11 @@ function messages(tree, node) {
   }
   if (!path.length) return [["user", tree.prompt]];
   if (tree.revision !== "chat") return [["user", tree.prompt + path.at(-1).input_seq]];
-  return [["user", tree.prompt], ...path.flatMap((before) => [["assistant", `\`\`\`sql\n${before.generated_sql}\n\`\`\``], ["user", before.input_seq]])];
+  const turns = path.map((before) => [
+    ["assistant", `\`\`\`sql\n${before.generated_sql}\n\`\`\``],
+    ["user", before.input_seq],
+  ]);
+  return [["user", tree.prompt], ...turns.flat()];
 }
 
 /** The prompt, written out when it is opened. */
@@ -50,7 +61,7 @@ function promptBlock(tree, node, open) {
   const inner = el("div", {});
   const show = () => fill(inner, messages(tree, node).map(([role, text]) => [
     el("h4", {}, named("role", role)),
-    text ? el("pre", { class: "plain", dir: "auto" }, text) : el("p", { class: "quiet" }, t("no-prompt")),
+    plain(text, "no-prompt"),
   ]));
   const element = el("details", { class: "prompt", ontoggle: () => element.open && !inner.hasChildNodes() && show() },
     el("summary", {}, t(node ? "prompt" : "initial")), inner);
@@ -64,17 +75,17 @@ function pairsBlock(tree, node, select) {
   const lines = pairs.map((pair) => {
     const better = pair.chosen_node === node.node_id;
     const other = better ? pair.rejected_node : pair.chosen_node;
-    return el("tr", {},
-      el("td", {}, el("button", { type: "button", class: "link", onclick: () => select(other) }, t(better ? "better-than" : "worse-than", other))),
+    const text = t(better ? "better-than" : "worse-than", other);
+    return line(
+      el("button", { type: "button", class: "link", onclick: () => select(other) }, text),
       el("td", {}, named("relation", pair.relation)),
-      el("td", { class: "number" }, `${dist(pair.chosen_dist)} < ${dist(pair.rejected_dist)}`));
+      `${dist(pair.chosen_dist)} < ${dist(pair.rejected_dist)}`);
   });
-  return block(t("node-pairs", pairs.length), pairs.length ? el("table", {}, el("tbody", {}, lines)) : el("p", { class: "quiet" }, t("no-pairs")));
+  return block(t("node-pairs", pairs.length), pairs.length ? table(lines) : quiet(t("no-pairs")));
 }
 
 function rewardsBlock(rewards, adapters) {
-  const lines = adapters.map((name, place) => el("tr", {}, el("th", { scope: "row" }, data(name)), el("td", { class: "number" }, rewards[place] ?? "–")));
-  return block(t("reward"), el("table", {}, el("tbody", {}, lines)));
+  return block(t("reward"), table(adapters.map((name, place) => line(data(name), rewards[place] ?? "–"))));
 }
 
 function factChips(node) {
@@ -95,14 +106,16 @@ function drawDetails(tree, id, adapters, select) {
   const node = tree.nodes.find((other) => other.node_id === id);
   if (!node) return fill(byId("details"), promptBlock(tree, null, true));
   const parent = tree.nodes.find((other) => other.node_id === node.parent_id);
-  const same = parent?.generated_sql === node.generated_sql;
+  const changes = () => (parent.generated_sql === node.generated_sql
+    ? quiet(t("no-difference"))
+    : markedDifference(parent.generated_sql, node.generated_sql));
   fill(byId("details"),
     el("h2", {}, id),
     el("p", { class: "chips" }, factChips(node)),
     findingList(tree.findings.filter((finding) => finding.node === id)),
-    block(t("sql"), node.generated_sql ? highlighted(node.generated_sql) : el("p", { class: "quiet" }, t("no-sql"))),
-    block(t("feedback"), node.execution_feedback ? el("pre", { class: "plain", dir: "auto" }, node.execution_feedback) : el("p", { class: "quiet" }, t("no-feedback"))),
-    parent ? block(t("difference", parent.node_id), same ? el("p", { class: "quiet" }, t("no-difference")) : markedDifference(parent.generated_sql, node.generated_sql)) : null,
+    block(t("sql"), node.generated_sql ? highlighted(node.generated_sql) : quiet(t("no-sql"))),
+    block(t("feedback"), plain(node.execution_feedback, "no-feedback")),
+    parent ? block(t("difference", parent.node_id), changes()) : null,
     tree.rewards.has(id) ? rewardsBlock(tree.rewards.get(id), adapters) : null,
     pairsBlock(tree, node, select),
     promptBlock(tree, node, false));

@@ -2,7 +2,10 @@
 
 /** Sums over index rows. */
 function figures(rows) {
-  const sum = { good: 0, queries: 0, correct: 0, pairs: 0, limits: 0, depths: new Map(), distances: new Map(), outcomes: new Map(), findings: new Map() };
+  const sum = {
+    good: 0, queries: 0, correct: 0, pairs: 0, limits: 0,
+    depths: new Map(), distances: new Map(), outcomes: new Map(), findings: new Map(),
+  };
   const add = (map, key, value) => map.set(key, (map.get(key) ?? 0) + value);
   for (const row of rows) {
     sum.good += row.good;
@@ -29,16 +32,16 @@ function card(value, label, note = "") {
   return el("div", { class: "card" }, el("b", {}, value), el("span", {}, label), note && el("small", {}, note));
 }
 
+function figure(title, ...content) {
+  return el("section", { class: "figure" }, el("h3", {}, title), content);
+}
+
 /** A table of bars: [label, count, part of the count that is good]. */
 function bars(title, rows, kinds = ["plain"]) {
   const most = Math.max(1, ...rows.map(([, count]) => count));
   const whole = rows.reduce((sum, [, count]) => sum + count, 0);
-  const lines = rows.map(([label, count, good = count]) => el("tr", {},
-    el("th", { scope: "row" }, label),
-    el("td", { class: "number" }, number(count)),
-    el("td", { class: "number" }, percent(count, whole)),
-    el("td", { class: "bars" }, bar(kinds[0], good / most), kinds[1] ? bar(kinds[1], (count - good) / most) : null)));
-  return el("section", { class: "figure" }, el("h3", {}, title), el("table", {}, el("tbody", {}, lines)));
+  return figure(title, table(rows.map(([label, count, good = count]) => line(label, number(count), percent(count, whole),
+    el("td", { class: "bars" }, bar(kinds[0], good / most), kinds[1] ? bar(kinds[1], (count - good) / most) : null)))));
 }
 
 /** Good and bad trees by a column of the index. */
@@ -49,13 +52,12 @@ function groups(title, rows, column, kind) {
     group[0] += 1;
     group[1] += row.good;
   }
-  const lines = [...found].sort(([one], [other]) => ordered(column, one, other)).map(([name, [count, good]]) => el("tr", {},
-    el("th", { scope: "row" }, name === "" ? t("no-difficulty") : data(name)),
-    el("td", { class: "number" }, number(count)),
-    el("td", { class: "number" }, percent(good, count)),
+  const sorted = [...found].sort(([one], [other]) => ordered(column, one, other));
+  const lines = sorted.map(([name, [count, good]]) => line(
+    name === "" ? t("no-difficulty") : data(name), number(count), percent(good, count),
     el("td", { class: "bars" }, bar("good", good / count), bar("bad", 1 - good / count))));
-  const head = el("tr", {}, [kind, t("trees"), t("share"), `■ ${t("good")}  ▨ ${t("bad")}`].map((text) => el("th", { scope: "col" }, text)));
-  return el("section", { class: "figure wide" }, el("h3", {}, title), el("table", {}, el("thead", {}, head), el("tbody", {}, lines)));
+  const titles = [kind, t("trees"), t("share"), `■ ${t("good")}  ▨ ${t("bad")}`];
+  return figure(title, table(lines, el("tr", {}, titles.map((text) => el("th", { scope: "col" }, text)))));
 }
 
 const DIFFICULTIES = ["", "simple", "moderate", "challenging"];
@@ -67,32 +69,34 @@ function ordered(column, one, other) {
 }
 
 function verification(sum) {
-  const lines = [...sum.findings].sort(([, one], [, other]) => other - one).map(([what, count]) =>
-    el("tr", {}, el("th", { scope: "row" }, data(what)), el("td", { class: "number" }, number(count))));
-  return el("section", { class: "figure" },
-    el("h3", {}, t("verification")),
-    el("p", {}, lines.length ? t("finding-counts", t("with-findings")) : t("all-holds")),
-    el("table", {}, el("tbody", {}, lines)));
+  const kinds = [...sum.findings].sort(([, one], [, other]) => other - one);
+  const remark = kinds.length ? t("finding-counts", t("with-findings")) : t("all-holds");
+  const lines = kinds.map(([what, count]) => line(data(what), number(count)));
+  return figure(t("verification"), el("p", {}, remark), table(lines));
 }
 
 function drawOverview(rows, all) {
   const sum = figures(rows);
   const byNumber = (map) => [...map].sort(([one], [other]) => one - other);
-  const distances = byNumber(sum.distances).filter(([distance]) => distance !== "None");
-  const none = sum.distances.get("None");
+  const none = sum.distances.get("None") ?? 0;
+  sum.distances.delete("None");
+  const distances = [...byNumber(sum.distances), ...(none ? [[t("none-reached"), none]] : [])];
   const outcomes = [...sum.outcomes].sort(([, [one]], [, [other]]) => other - one);
+  const whole = rows.length === all.length;
+  const bad = rows.length - sum.good;
   fill(byId("overview"),
-    el("h2", {}, t("overview"), el("small", {}, rows.length === all.length ? t("of-all", number(all.length)) : t("of-selection", number(rows.length)))),
+    el("h2", {}, t("overview"), el("small", {}, t(whole ? "of-all" : "of-selection", number(rows.length)))),
     el("div", { class: "cards" },
       card(number(rows.length), t("questions")),
-      card(percent(sum.good, rows.length), t("good-trees"), `${number(sum.good)} ${t("good")}, ${number(rows.length - sum.good)} ${t("bad")}`),
+      card(percent(sum.good, rows.length), t("good-trees"), `${number(sum.good)} ${t("good")}, ${number(bad)} ${t("bad")}`),
       card(number(sum.queries), t("queries")),
       card(percent(sum.correct, sum.queries), t("correct-queries"), number(sum.correct)),
       card(number(sum.pairs), t("pairs")),
       card(number(total(sum.findings)), t("findings"), sum.limits ? t("limits", number(sum.limits)) : "")),
     el("div", { class: "figures" },
-      bars(`${t("outcomes")} (■ ${t("correct")}  ▨ ${t("wrong")})`, outcomes.map(([outcome, [count, correct]]) => [outcomeName(outcome), count, correct]), ["good", "bad"]),
-      bars(t("distances"), [...distances, ...(none ? [["None", none]] : [])].map(([distance, count]) => [distance === "None" ? t("none-reached") : distance, count])),
+      bars(`${t("outcomes")} (■ ${t("correct")}  ▨ ${t("wrong")})`,
+        outcomes.map(([outcome, [count, correct]]) => [outcomeName(outcome), count, correct]), ["good", "bad"]),
+      bars(t("distances"), distances),
       bars(t("depths"), byNumber(sum.depths)),
       verification(sum),
       groups(t("by-difficulty"), rows, "difficulty", t("difficulty")),

@@ -1,9 +1,10 @@
 // SQL as tokens: for colours, and for the difference between two queries.
 
 const KEYWORDS = new Set(
-  ("ALL AND AS ASC BETWEEN BY CASE CAST COLLATE CROSS DELETE DESC DISTINCT ELSE END ESCAPE EXCEPT EXISTS FILTER FROM FULL "
-  + "GLOB GROUP HAVING IN INNER INSERT INTERSECT INTO IS ISNULL JOIN LEFT LIKE LIMIT NATURAL NOT NOTNULL NULL OFFSET ON OR "
-  + "ORDER OUTER OVER PARTITION PRAGMA RECURSIVE RIGHT ROWS SELECT SET THEN UNION UPDATE USING VALUES WHEN WHERE WINDOW WITH")
+  ("ALL AND AS ASC BETWEEN BY CASE CAST COLLATE CROSS DELETE DESC DISTINCT ELSE END ESCAPE EXCEPT EXISTS FILTER FROM "
+  + "FULL GLOB GROUP HAVING IN INNER INSERT INTERSECT INTO IS ISNULL JOIN LEFT LIKE LIMIT NATURAL NOT NOTNULL NULL "
+  + "OFFSET ON OR ORDER OUTER OVER PARTITION PRAGMA RECURSIVE RIGHT ROWS SELECT SET THEN UNION UPDATE USING VALUES "
+  + "WHEN WHERE WINDOW WITH")
     .split(" "),
 );
 
@@ -100,7 +101,8 @@ function markedDifference(before, after) {
   const parts = difference(before, after).map(([op, text]) => {
     if (op === "=") return el("span", {}, text);
     const [, inner, space] = text.match(/^([^]*?)(\s*)$/);
-    return [el(op === "-" ? "del" : "ins", { "aria-label": `${t(op === "-" ? "removed" : "added")}: ${inner}` }, inner), space || " "];
+    const [tag, label] = op === "-" ? ["del", t("removed")] : ["ins", t("added")];
+    return [el(tag, { "aria-label": `${label}: ${inner}` }, inner), space || " "];
   });
   return el("pre", { class: "sql", dir: "ltr" }, parts);
 }

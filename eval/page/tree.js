@@ -26,7 +26,8 @@ function layout(nodes) {
   const known = new Set(nodes.map((node) => node.node_id));
   const orphans = nodes.filter((node) => node.parent_id !== INITIAL && !known.has(node.parent_id));
   const places = new Map();
-  const put = (node, column, parent) => places.set(node.node_id, { node, column, parent, row: 0, children: [], loose: false });
+  const put = (node, column, parent) =>
+    places.set(node.node_id, { node, column, parent, row: 0, children: [], loose: false });
   let rows = 0;
   for (const root of [...(below.get(INITIAL) ?? []), ...orphans, ...nodes]) {
     if (places.has(root.node_id)) continue;
@@ -88,8 +89,10 @@ class Drawing {
     this.tree = tree;
     this.places = layout(tree.nodes);
     this.initial = { column: 0, row: middle([...this.places.values()].filter((place) => place.column === 1)) };
-    const furthest = (side) => [this.initial, ...this.places.values()].reduce((most, place) => Math.max(most, side(place)), 0);
-    this.buttons = new Map([[INITIAL, this.button(INITIAL, this.initial, "initial", t("initial"), [el("b", {}, t("initial"))])]]);
+    const all = [this.initial, ...this.places.values()];
+    const furthest = (side) => all.reduce((most, place) => Math.max(most, side(place)), 0);
+    const initial = this.button(INITIAL, this.initial, "initial", t("initial"), [el("b", {}, t("initial"))]);
+    this.buttons = new Map([[INITIAL, initial]]);
     for (const [id, place] of this.places) this.buttons.set(id, this.node(id, place, adapters));
     fill(this.box, this.edges(), [...this.buttons.values()]);
     this.box.style.width = `${furthest(right) + BOX.margin}px`;
@@ -144,7 +147,8 @@ class Drawing {
       const [x, y] = [right(parent), topOf(parent) + BOX.height / 2];
       const [u, v] = [left(place), topOf(place) + BOX.height / 2];
       const half = (x + u) / 2;
-      svg.append(make("path", { d: `M${x} ${y} C${half} ${y} ${half} ${v} ${u} ${v}`, class: kindOf(place.node) === "correct" ? "fixed" : "" }));
+      const curve = `M${x} ${y} C${half} ${y} ${half} ${v} ${u} ${v}`;
+      svg.append(make("path", { d: curve, class: place.node.is_correct ? "fixed" : "" }));
     }
     return svg;
   }
@@ -155,7 +159,8 @@ class Drawing {
       const kind = kindOf(node);
       kinds.set(kind, (kinds.get(kind) ?? new Set()).add(whatOf(node)));
     }
-    const items = [...kinds].map(([kind, names]) => [el("span", { class: `mark ${kind}` }, MARKS[kind]), [...names].join(", ")]);
+    const mark = (kind) => el("span", { class: `mark ${kind}` }, MARKS[kind]);
+    const items = [...kinds].map(([kind, names]) => [mark(kind), [...names].join(", ")]);
     items.push([el("span", { class: "distance" }, "0"), t("distance-mark")]);
     if (this.tree.nodes.some((node) => node.duplicate_of)) items.push([t("duplicate-mark")]);
     if (this.tree.nodes.some((node) => node.flags.length)) items.push(["⚑ ", t("flag-mark")]);
@@ -196,12 +201,13 @@ class Drawing {
   /** The node that a key leads to; null when there is none, undefined when the key means nothing here. */
   neighbour(key) {
     const place = this.places.get(this.selected);
-    const roots = [...this.places].filter(([, { column }]) => column === 1).map(([id]) => id);
-    const column = [...this.places].filter(([, other]) => other.column === place?.column).sort(([, one], [, other]) => one.row - other.row).map(([id]) => id);
+    const inColumn = (column) => [...this.places].filter(([, other]) => other.column === column)
+      .sort(([, one], [, other]) => one.row - other.row).map(([id]) => id);
+    const column = inColumn(place?.column);
     const step = (by) => (place && column[column.indexOf(this.selected) + by]) ?? null;
     switch (key) {
       case "ArrowLeft": return place?.parent ?? null;
-      case "ArrowRight": return (place ? place.children : roots)[0] ?? null;
+      case "ArrowRight": return (place ? place.children : inColumn(1))[0] ?? null;
       case "ArrowUp": return step(-1);
       case "ArrowDown": return step(1);
       default: return undefined;
