@@ -199,7 +199,9 @@ def test_pairs_rewards_and_findings_of_a_node(page):
     assert page.do("return document.querySelector('.node.preferred').title").startswith("node_2_0, ")
     page.driver.find_element("css selector", "#details button.link").click()
     assert page.text("#details h2") == "node_2_0"
-    assert page.text("#details ins") and "'ok'" not in page.text("#details del")
+    assert page.texts("#details ins") == ["a, b FROM t WHERE a =", "-- why"] and not page.texts("#details del")
+    page.open(1, "node_3_0")
+    assert page.texts("#details del") == ["b", "'ok' -- why"] and page.texts("#details ins") == ['"b"', "1.5"]
     page.open(2, "node_1_4")
     assert page.texts("#details .findings li") == ["outcome: stored 1, found 2 (at a limit)"]
 
