@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tree.files import replacing
+from tree.files import InputError, check_row, iterate_rows, read_json, replacing
 from tree.tree_node import RevisionTree, tree_from_json
 
 PAGE = Path(__file__).parent / "page"
@@ -74,6 +74,35 @@ def write_viewer(
 
 # --- what is known about the trees from elsewhere ---------------------------------------------------------------------
 
+PAIR_COLUMNS = ("chosen_node", "rejected_node", "chosen_dist", "rejected_dist", "relation")
+SCORE_FIRST = "score the trees first: python evaluate.py --candidates all_trees.json"
+
+
+def read_pairs(path: str | os.PathLike) -> list[dict]:
+    """The rows of a pair file without their prompts, for `write_viewer`. Raises InputError naming the row."""
+    columns = {"question_id": int, "db_id": str, "chosen": list, "rejected": list}
+    columns |= {"chosen_node": str, "rejected_node": str, "relation": str}
+    rows = []
+    for number, row in enumerate(iterate_rows(path, columns, "make pairs first: bash tree/run_parallel.sh")):
+        for side in ("chosen", "rejected"):
+            last = row[side][-1] if row[side] else None
+            if not isinstance(last, dict) or not isinstance(last.get("content"), str):
+                raise InputError(f"{path}: row {number}: '{side}' must be a list of messages with a content")
+        rows.append({name: value for name, value in row.items() if name != "prompt"})
+    return rows
+
+
+def read_rewards(path: str | os.PathLike) -> list[dict]:
+    """The candidates of evaluate.py's report, for `write_viewer`. Raises InputError naming the row."""
+    rows = read_json(path, dict, SCORE_FIRST).get("candidates")
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: no list of 'candidates' in it; {SCORE_FIRST}")
+    for number, row in enumerate(rows):
+        check_row(path, number, row, {"question_id": int, "db_id": str, "candidates": list})
+        for one in row["candidates"]:
+            check_row(path, number, one, {"SQL": str, "rewards": dict})
+    return rows
+
 
 class Beside:
     """Findings, pairs and rewards by question, and how many of them found their tree."""
@@ -93,7 +122,7 @@ class Beside:
         self._rewards: dict[Key, dict[str, dict[str, float]]] = {}
         names: dict[str, None] = {}
         for row in rewards:
-            by_query = {one["SQL"]: one["rewards"] for one in row["candidates"] if one.get("rewards")}
+            by_query = {one["SQL"]: one["rewards"] for one in row["candidates"] if one["rewards"]}
             self._rewards[_key(row)] = by_query
             for values in by_query.values():
                 names.update(dict.fromkeys(values))
@@ -119,9 +148,6 @@ class Beside:
         }
         self.rewarded_nodes += len(found)
         return found
-
-
-PAIR_COLUMNS = ("chosen_node", "rejected_node", "chosen_dist", "rejected_dist", "relation")
 
 
 def _key(row: dict) -> Key:

@@ -7,7 +7,8 @@ import zlib
 
 import pytest
 
-from eval.viewer import BLOCK, PAGE, SCRIPTS, write_viewer
+from eval.viewer import BLOCK, PAGE, SCRIPTS, read_pairs, read_rewards, write_viewer
+from tree.files import InputError
 from tree.sandbox import FLAGS, OUTCOMES
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
@@ -154,6 +155,35 @@ def test_a_page_is_whole_or_absent(tmp_path, bad):
         with pytest.raises(ValueError):
             write_viewer(path, iter([*TREES, bad]), [])
         assert [file.read_text() for file in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_pairs_and_rewards_are_read(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(PAIRS))
+    assert read_pairs(path) == [{name: value for name, value in row.items() if name != "prompt"} for row in PAIRS]
+    path.write_text(json.dumps({"manifest": {}, "candidates": REWARDS}))
+    assert read_rewards(path) == REWARDS
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "words"),
+    [
+        (read_pairs, {}, "expected a JSON list"),
+        (read_pairs, [PAIRS[0], {**PAIRS[1], "chosen": []}], "row 1: 'chosen'"),
+        (read_pairs, [{**PAIRS[0], "rejected": [{"role": "assistant"}]}], "row 0: 'rejected'"),
+        (read_pairs, [{**PAIRS[0], "rejected": "SELECT 1"}], "'rejected' is str"),
+        (read_pairs, [{"chosen": [], "rejected": []}], "row 0 has no 'question_id'"),
+        (read_rewards, [], "expected a JSON object"),
+        (read_rewards, {"pairs": {}}, "evaluate.py --candidates"),
+        (read_rewards, {"candidates": [{**REWARDS[0], "candidates": ["SELECT 1"]}]}, "row 0 is str"),
+        (read_rewards, {"candidates": [{**REWARDS[0], "candidates": [{"SQL": "SELECT 1"}]}]}, "no 'rewards'"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, read, content, words):
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=words):
+        read(path)
 
 
 def test_every_label_is_used_and_has_both_languages():
