@@ -1,0 +1,246 @@
+"""The tree viewer: revision trees as one HTML page that opens in a browser without network, server or build step.
+
+The page holds an index (a short row per question, read first) and the trees in blocks of BLOCK, each JSON, deflated,
+in base64. Its script inflates a block when one of its trees is opened, and draws only what is seen. Nothing of the
+data stands in the page as HTML, and a content security policy lets only the page's own script and style run.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tree.files import InputError, check_row, iterate_rows, read_json, replacing
+from tree.tree_node import RevisionTree, tree_from_json
+
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("labels.js", "dom.js", "sql.js", "overview.js", "list.js", "tree.js", "node.js", "main.js")
+BLOCK = 64  # trees that are inflated together: larger blocks are smaller in all, but slower to open
+
+Key = tuple[str, str]  # database and id of a question
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a page holds: trees, pairs of its trees, pairs that are of other trees, and nodes with a reward."""
+
+    trees: int
+    pairs: int
+    foreign_pairs: int
+    rewarded_nodes: int
+
+
+def write_viewer(
+    path: str | os.PathLike,
+    trees: Iterable[dict],
+    findings: Iterable[dict],
+    pairs: Iterable[dict] = (),
+    rewards: Iterable[dict] | None = None,
+    source: str = "",
+) -> Shown:
+    """Replace `path` with the viewer of `trees` (objects of all_trees.json), which are read once, one at a time.
+
+    `findings`: {question_id, db_id, node ("" = the tree), what, stored, found, limit?}, as verification has them.
+    `pairs`: rows of a pair file; those whose nodes or queries are not in these trees are counted, not shown.
+    `rewards`: the `candidates` of evaluate.py's report, matched by question and query. `source` names the trees.
+    Broken structures are drawn as far as they go. Raises ValueError for an object that is no tree, and for NaN in it.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    beside = Beside(findings, pairs, rewards or ())
+    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
+    with replacing(path) as file, tempfile.TemporaryFile("w+", encoding="ascii") as spool:
+        index = _write_blocks(spool, trees, beside)
+        spool.seek(0)
+        stream = environment.get_template("page.html").generate(
+            source=source.encode("utf-8", "backslashreplace").decode(),  # a file's name can be any bytes
+            style=_own_text("page.css"),
+            script=_own_text(*SCRIPTS),
+            digest=_digest,
+            index=_packed({"rows": index, "block": BLOCK, "adapters": beside.adapters}),
+            blocks=(line.rstrip("\n") for line in spool),
+        )
+        for part in stream:
+            file.write(part)
+    return Shown(len(index), beside.shown_pairs, beside.pair_count - beside.shown_pairs, beside.rewarded_nodes)
+
+
+# --- what is known about the trees from elsewhere ---------------------------------------------------------------------
+
+PAIR_COLUMNS = ("chosen_node", "rejected_node", "chosen_dist", "rejected_dist", "relation")
+SCORE_FIRST = "score the trees first: python evaluate.py --candidates all_trees.json"
+
+
+def read_pairs(path: str | os.PathLike) -> list[dict]:
+    """The rows of a pair file without their prompts, for `write_viewer`. Raises InputError naming the row."""
+    columns = {"question_id": int, "db_id": str, "chosen": list, "rejected": list}
+    columns |= {"chosen_node": str, "rejected_node": str, "relation": str}
+    rows = []
+    for number, row in enumerate(iterate_rows(path, columns, "make pairs first: bash tree/run_parallel.sh")):
+        for side in ("chosen", "rejected"):
+            last = row[side][-1] if row[side] else None
+            if not isinstance(last, dict) or not isinstance(last.get("content"), str):
+                raise InputError(f"{path}: row {number}: '{side}' must be a list of messages with a content")
+        rows.append({name: value for name, value in row.items() if name != "prompt"})
+    return rows
+
+
+def read_rewards(path: str | os.PathLike) -> list[dict]:
+    """The candidates of evaluate.py's report, for `write_viewer`. Raises InputError naming the row."""
+    rows = read_json(path, dict, SCORE_FIRST).get("candidates")
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: no list of 'candidates' in it; {SCORE_FIRST}")
+    for number, row in enumerate(rows):
+        check_row(path, number, row, {"question_id": int, "db_id": str, "candidates": list})
+        for one in row["candidates"]:
+            check_row(path, number, one, {"SQL": str, "rewards": dict})
+    return rows
+
+
+class Beside:
+    """Findings, pairs and rewards by question, and how many of them found their tree."""
+
+    def __init__(self, findings: Iterable[dict], pairs: Iterable[dict], rewards: Iterable[dict]):
+        self.findings: dict[Key, list[dict]] = defaultdict(list)
+        for finding in findings:
+            shown = {name: finding.get(name) for name in ("node", "what", "stored", "found")}
+            self.findings[_key(finding)].append({**shown, "limit": bool(finding.get("limit"))})
+        self._pairs: dict[Key, list[tuple[dict, int]]] = defaultdict(list)
+        self.pair_count = self.shown_pairs = self.rewarded_nodes = 0
+        for pair in pairs:
+            self.pair_count += 1
+            shown = {name: pair.get(name) for name in PAIR_COLUMNS}
+            queries = hash((pair["chosen"][-1]["content"], pair["rejected"][-1]["content"]))  # less than the texts
+            self._pairs[_key(pair)].append((shown, queries))
+        self._rewards: dict[Key, dict[str, dict[str, float]]] = {}
+        names: dict[str, None] = {}
+        for row in rewards:
+            by_query = {one["SQL"]: one["rewards"] for one in row["candidates"] if one["rewards"]}
+            self._rewards[_key(row)] = by_query
+            for values in by_query.values():
+                names.update(dict.fromkeys(values))
+        self.adapters = list(names)
+
+    def pairs_of(self, tree: RevisionTree) -> list[dict]:
+        """The pairs that were made of this tree: both nodes are there and have these queries."""
+        nodes, found = tree.nodes, []
+        for pair, queries in self._pairs.get(_tree_key(tree), ()):
+            sides = [nodes.get(pair[side]) for side in ("chosen_node", "rejected_node")]
+            if all(sides) and hash(tuple(node.generated_sql for node in sides)) == queries:
+                found.append(pair)
+        self.shown_pairs += len(found)
+        return found
+
+    def rewards_of(self, tree: RevisionTree) -> dict[str, list[float | None]]:
+        """Node -> rewards in the order of the adapters."""
+        by_query = self._rewards.get(_tree_key(tree), {})
+        found = {
+            node.node_id: [by_query[node.generated_sql].get(name) for name in self.adapters]
+            for node in tree.nodes.values()
+            if node.generated_sql in by_query
+        }
+        self.rewarded_nodes += len(found)
+        return found
+
+
+def _key(row: dict) -> Key:
+    return str(row["db_id"]), str(row["question_id"])
+
+
+def _tree_key(tree: RevisionTree) -> Key:
+    return str(tree.question.db_id), str(tree.question.question_id)
+
+
+# --- index and blocks -------------------------------------------------------------------------------------------------
+
+
+def _write_blocks(spool: IO[str], trees: Iterable[dict], beside: Beside) -> list[dict]:
+    """Write the trees as one line per block; the index, a row per tree."""
+    index: list[dict] = []
+    block: list[tuple[dict, str]] = []
+    for stored in trees:
+        tree = tree_from_json(stored)
+        shown = _shown_tree(tree, beside)
+        index.append(_index_row(tree, shown))
+        block.append((shown, tree.prompt))
+        if len(block) == BLOCK:
+            spool.write(_packed_block(block) + "\n")
+            block = []
+    if block:
+        spool.write(_packed_block(block) + "\n")
+    return index
+
+
+def _shown_tree(tree: RevisionTree, beside: Beside) -> dict:
+    """What the page shows of an opened tree, but for its prompt."""
+    question = tree.question
+    return {
+        "evidence": question.evidence,
+        "sql": question.sql,
+        "feedback": tree.feedback,
+        "revision": tree.revision,
+        "shortened": tree.shortened,
+        # children are found by their parent
+        "nodes": [
+            {key: value for key, value in vars(node).items() if key not in ("children_ids", "d", "j")}
+            for node in tree.nodes.values()
+        ],
+        "findings": beside.findings.get(_tree_key(tree), []),
+        "pairs": beside.pairs_of(tree),
+        "rewards": beside.rewards_of(tree),
+    }
+
+
+def _index_row(tree: RevisionTree, shown: dict) -> dict:
+    """What lists, filters and the overview need: `outcomes` maps to [queries, correct ones]."""
+    outcomes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for node in tree.nodes.values():
+        of = outcomes[str(node.outcome)]
+        of[0] += 1
+        of[1] += bool(node.is_correct)
+    return {
+        "id": tree.question.question_id,
+        "db": tree.question.db_id,
+        "difficulty": tree.question.difficulty,
+        "question": tree.question.question,
+        "good": tree.good,
+        "depth": tree.max_depth,
+        "outcomes": outcomes,
+        "distances": Counter(str(node.revision_distance) for node in tree.nodes.values()),
+        "findings": Counter(finding["what"] for finding in shown["findings"] if not finding["limit"]),
+        "limits": sum(finding["limit"] for finding in shown["findings"]),
+        "pairs": len(shown["pairs"]),
+    }
+
+
+def _packed_block(block: list[tuple[dict, str]]) -> str:
+    """Prompts stand side by side, because those of a database share their schema and deflate looks 32 KiB back."""
+    return _packed({"trees": [shown for shown, _ in block], "prompts": [prompt for _, prompt in block]})
+
+
+def _packed(content: object) -> str:
+    """JSON, deflated, in base64."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode()
+
+
+# --- the page's own texts ---------------------------------------------------------------------------------------------
+
+
+def _own_text(*names: str):
+    """The page's own files one after the other, not to be escaped."""
+    from markupsafe import Markup
+
+    return Markup("\n".join((PAGE / name).read_text(encoding="utf-8") for name in names))
+
+
+def _digest(text: str) -> str:
+    """A text's hash as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
