@@ -75,6 +75,6 @@ def _unlike(field: str, value: object, kind: type | UnionType) -> str:
     items = value if isinstance(value, list) else [value]
     if isinstance(value, list) and not all(isinstance(item, str) for item in items):
         return "a list of texts"
-    if field in VALUES and not set(items) <= {*VALUES[field], ""}:
+    if field in VALUES and not set(items) <= set(VALUES[field]):
         return f"of {', '.join(VALUES[field])}"
     return ""

@@ -1,20 +1,21 @@
 """Verification: clean trees pass, every kind of damage is found, and what cannot be read is refused."""
 
 import copy
+import functools
 import json
-from functools import partial
+import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.tree_form import is_tree
-from eval.verify import check_gold, check_tree, check_verdict
+from eval.verify import check_tree, check_verdict
 from tests.conftest import assert_one_line_error, make_database, run_script
 from tree.gold_cache import GoldCache
 from tree.sandbox import Limits
 from tree.tree_builder import feedback_text
-from tree.tree_node import INITIAL, Question, RevisionTree, tree_from_json, tree_to_json
+from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 from tree.verdict import judge
 
 GOLD = "SELECT COUNT(*) FROM product"
@@ -200,3 +201,197 @@ def test_damage_is_found(tmp_path, shop):
     assert report["summary"]["errors"] == len(report["findings"]) == sum(report["summary"]["errors_by_kind"].values())
     page = (tmp_path / "report.md").read_text()
     assert "## Errors by kind" in page and "`children of a duplicate`" in page
+
+
+# --- damage at random -------------------------------------------------------------------------------------------------
+
+VALUES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    -3,
+    999,
+    0.5,
+    "",
+    "ok",
+    "node_1_0",
+    "node_1_2",
+    INITIAL,
+    [],
+    ["node_2_0"],
+    {},
+    [{}],
+)
+
+
+def places(content, path=()) -> list[tuple]:
+    """The path of everything inside a parsed JSON value."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [found for key, value in items for found in ((*path, key), *places(value, (*path, key)))]
+
+
+def mutated(tree: dict, seed: int) -> dict:
+    """The tree with one to three changes: a value changed, deleted, copied to another place, or parents exchanged."""
+    draw, tree = random.Random(seed), copy.deepcopy(tree)
+    for _ in range(draw.randint(1, 3)):
+        paths = places(tree)
+        *way, key = draw.choice(paths)
+        holder = functools.reduce(lambda inner, step: inner[step], way, tree)
+        kind = draw.choice(("change", "delete", "copy", "add", "parent"))
+        if kind == "change":
+            holder[key] = draw.choice(VALUES)
+        elif kind == "delete":
+            del holder[key]
+        elif kind == "copy":
+            *other, _ = draw.choice(paths)
+            value = copy.deepcopy(functools.reduce(lambda inner, step: inner[step], draw.choice(paths), tree))
+            holder[key] = value if other else draw.choice(VALUES)
+        elif kind == "add" and isinstance(holder, dict):
+            holder[draw.choice(("node_1_4", "node_2_2", "node_3_0", "more"))] = copy.deepcopy(holder[key])
+        elif isinstance(nodes := tree.get("nodes"), dict) and nodes:
+            node = nodes[draw.choice(sorted(nodes))]
+            if isinstance(node, dict):
+                node["parent_id"] = draw.choice(sorted(nodes))
+    return tree
+
+
+def facts(tree: dict) -> dict:
+    """What verification vouches for in a tree of today's format, whatever way it is written."""
+
+    def of_node(node: dict) -> dict:
+        checked = ("parent_id", "d", "j", "children_num", "outcome", "is_correct")
+        distance = node["revision_distance"]
+        return {key: node[key] for key in checked} | {
+            "children": sorted(node["children_ids"]),
+            "flags": set(node["flags"]),
+            "distance": None if distance == 999 else distance,
+            "duplicate": node.get("duplicate_of"),
+            "revised": bool(node["input_seq"]),
+        }
+
+    nodes = {node_id: of_node(node) for node_id, node in tree["nodes"].items()}
+    return {"nodes": nodes, "depth": tree["max_depth"], "status": tree["tree_status"]}
+
+
+def all_findings(content: dict, shop) -> list:
+    """What the verifier finds in a tree, in this process."""
+    checked = check_tree(content)
+    found = list(checked.findings)
+    for node in checked.tree.nodes.values() if checked.tree else ():
+        limits, gold = Limits(5.0, 10**9), checked.tree.question.sql
+        verdict = judge(str(shop), node.generated_sql, gold, limits, GoldCache(None), perturbed=shop.parent)
+        found += check_verdict(node, content["nodes"][node.node_id], verdict, instances=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> tuple:
+    """A database, and a tree on it."""
+    path = make_database(tmp_path_factory.mktemp("market") / "databases" / "shop" / "shop.sqlite")
+    return path, grown(path)
+
+
+@settings(max_examples=400)
+@given(st.integers(0, 2**40))
+def test_no_random_damage_passes_or_crashes(market, seed):
+    path, whole = market
+    tree = mutated(whole, seed)
+    if not is_tree(tree):
+        return
+    found = all_findings(tree, path)
+    if found or "revision" not in tree:
+        return
+    found, true = facts(tree), facts(whole)
+    if "node_1_3" not in tree["nodes"]:  # nothing in a tree says how many first attempts there were
+        del true["nodes"]["node_1_3"]
+    assert found == true
+
+
+def test_a_file_of_random_damage(tmp_path, shop):
+    trees = [tree for seed in range(300) if is_tree(tree := mutated(grown(shop), seed))]
+    for tree in trees:
+        tree["db_id"] = "shop"
+    run = verify(tmp_path, trees)
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
+    summary = report_of(tmp_path)["summary"]
+    assert summary["trees"] == len(trees) > 250 and 0 < summary["unreadable"] < len(trees)
+
+
+# --- gold, limits, flags ----------------------------------------------------------------------------------------------
+
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c"
+
+
+def test_what_depends_on_limits_or_chance_is_listed_apart(tmp_path, shop):
+    slow, slow_gold, chance = grown(shop, 1), grown(shop, 2), grown(shop, 3)
+    slow["nodes"]["node_1_1"]["generated_sql"] = slow["nodes"]["node_1_2"]["generated_sql"] = ENDLESS
+    slow_gold["SQL"] = ENDLESS
+    chance["nodes"]["node_1_0"]["generated_sql"] = "SELECT random() % 2"
+    run = verify(tmp_path, [slow, slow_gold, chance], "--sql_timeout", "1", "--sql_workers", "2")
+    assert run.returncode == 0, run.stdout
+    report = report_of(tmp_path)
+    apart = {(entry["question_id"], entry["node"], entry["what"]) for entry in report["limit_differences"]}
+    assert {
+        (1, "node_1_1", "outcome"),
+        (2, "", "gold"),
+        (2, "node_2_0", "is_correct"),
+        (3, "node_1_0", "flags"),
+    } <= apart
+    assert not report["findings"] and report["summary"]["limit_differences"] == len(report["limit_differences"])
+    assert "## Differences at limits" in (tmp_path / "report.md").read_text()
+
+
+def test_empty_gold_is_right_where_it_was_asked_for(tmp_path, shop):
+    tree = grown(shop)
+    tree["SQL"] = "SELECT id FROM product WHERE id > 9"
+    tree["tree_status"] = "bad"
+    for node_id in ("node_2_0", "node_2_1"):
+        tree["nodes"][node_id] |= {"is_correct": False, "strict_match": False, "revision_distance": None, "flags": []}
+    tree["nodes"]["node_2_0"]["flags"] = ["constant"]
+    tree["nodes"]["node_1_0"]["revision_distance"] = None
+    assert verify(tmp_path, [tree]).returncode == 1
+    assert {finding["what"] for finding in report_of(tmp_path)["findings"]} == {"gold"}
+    (tmp_path / "manifest.json").write_text('{"arguments": {"keep_empty_gold": true}}')
+    assert verify(tmp_path, [tree]).returncode == 0
+
+
+# --- what cannot be verified ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "no tree"),
+        ("[{]", "broken JSON"),
+        ('[{"question_id": 1, "SQL": "SELECT 1"}]', "tree 0"),
+        ("[7]", "tree 0"),
+        ("7", "expected"),
+    ],
+)
+def test_unreadable_files_are_refused(tmp_path, shop, content, words):
+    assert_one_line_error(verify(tmp_path, content), "all_trees.json", words)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_missing_database_is_refused(tmp_path, shop):
+    tree = grown(shop)
+    tree["db_id"] = "nowhere"
+    assert_one_line_error(verify(tmp_path, [grown(shop, 1), tree]), "tree 1", "nowhere")
+
+
+def test_a_damaged_database_is_refused(tmp_path, shop):
+    tree = grown(shop)
+    shop.write_bytes(shop.read_bytes()[:100] + b"x" * 4000)
+    assert_one_line_error(verify(tmp_path, [tree]), "shop.sqlite")
+
+
+def test_a_report_replaces_no_input(tmp_path, shop):
+    path = tmp_path / "all_trees.json"
+    path.write_text(json.dumps([grown(shop)]))
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, path), "given twice")
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", path), "take the place")
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", tmp_path / "page.md"), ".json")
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", tmp_path / "none.json"), "no such file")
