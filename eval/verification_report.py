@@ -180,6 +180,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(value: object) -> str:
-    """A value that may be anything, as code."""
+    """A value that may be anything, as code but for numbers."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     text = cut(one_line(value), NARROW).replace("|", "\\|").replace("`", "'")
     return f"`{text}`" if text else ""

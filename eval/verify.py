@@ -47,7 +47,7 @@ class Checked:
 
 def check_tree(content: dict) -> Checked:
     """Everything that can be seen in a tree (see `tree_form.is_tree`) without a database."""
-    if wrong := [Finding(*problem) for problem in problems(content)]:
+    if wrong := [Finding(*place, f"expected {kind}") for *place, kind in problems(content)]:
         return Checked(None, wrong)
     tree = read_tree(content)
     writers = first_writers(tree)
@@ -86,7 +86,7 @@ def children_of(tree: RevisionTree) -> dict[str, list[str]]:
 def check_structure(tree: RevisionTree) -> Iterator[Finding]:
     """Ids, parents, depths, numbering and children agree with each other; every node hangs from a first attempt."""
     if not tree.nodes:
-        yield Finding("", "nodes", 0, "at least one")
+        yield Finding("", "nodes", 0, "expected at least one")
     children = children_of(tree)
     for node in tree.nodes.values():
         yield from _check_node(tree, node, children.get(node.node_id, []))
@@ -106,7 +106,7 @@ def _check_node(tree: RevisionTree, node: TreeNode, children: Sequence[str]) -> 
         yield Finding(node.node_id, "depth", node.d, parent.d + 1 if parent else 1)
     way, above = _way_up(tree, node)
     if above == node.node_id == min(way):  # once for each cycle
-        yield Finding(node.node_id, "cycle", [*way, above], "a way up to a first attempt")
+        yield Finding(node.node_id, "cycle", node.parent_id, f"its own ancestor: {' < '.join([*way, above])}")
     elif above not in (INITIAL, node.node_id) and len(way) > 1:
         yield Finding(node.node_id, "reach", node.parent_id, f"hangs from {way[-1]}, which is out of reach")
     if sorted(children) != sorted(node.children_ids):
@@ -134,7 +134,7 @@ def check_counts(tree: RevisionTree, stored: dict) -> Iterator[Finding]:
         if count != len(node.children_ids):
             yield Finding(node_id, "children_num", count, len(node.children_ids))
         if of_today(stored) and tree.revision != AGAIN and bool(node.input_seq) != bool(node.children_ids):
-            yield Finding(node_id, "input_seq", node.input_seq, "a request for revisions just where there are some")
+            yield Finding(node_id, "input_seq", node.input_seq, "expected a request just where there are revisions")
     for key, value in (("max_depth", tree.max_depth), ("tree_status", "good" if tree.good else "bad")):
         if key in stored and stored[key] != value:
             yield Finding("", key, stored[key], value)

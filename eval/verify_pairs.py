@@ -204,7 +204,9 @@ def _preference(
         if stored != found:
             yield Finding(row.nodes, what, stored, found)
     if not _nearer(row.chosen_dist, row.rejected_dist):
-        yield Finding(row.nodes, "order", [row.chosen_dist, row.rejected_dist], "chosen_dist must be the smaller one")
+        yield Finding(
+            row.nodes, "order", [row.chosen_dist, row.rejected_dist], "expected chosen_dist to be the smaller one"
+        )
     elif _nearer(better, worse) and (doubt := _doubt(chosen, rejected, worse, tree.revision, match)):
         yield Finding(row.nodes, "certainty", "a pair", doubt)
     true = _relations(tree, chosen, rejected, belief.doubted)
@@ -214,7 +216,7 @@ def _preference(
         yield Finding(row.nodes, "same query", chosen.generated_sql, rejected.generated_sql)
     for node in (chosen, rejected):
         if not node.generated_sql.strip():
-            yield Finding(row.nodes, "no query", node.generated_sql, "a query")
+            yield Finding(row.nodes, "no query", node.generated_sql, "expected a query")
         if node.node_id in belief.doubted:
             yield Finding(
                 row.nodes, "fragile", node.node_id, "right only by coincidence, and --keep_fragile was not given"
