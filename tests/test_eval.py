@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from eval.tree_form import is_tree
 from eval.verify import check_tree, check_verdict
 from tests.conftest import assert_one_line_error, make_database, run_script
+from tests.test_tree_builder import growths, tree_of
 from tree.gold_cache import GoldCache
 from tree.sandbox import Limits
 from tree.tree_builder import feedback_text
@@ -201,6 +202,11 @@ def test_damage_is_found(tmp_path, shop):
     assert report["summary"]["errors"] == len(report["findings"]) == sum(report["summary"]["errors_by_kind"].values())
     page = (tmp_path / "report.md").read_text()
     assert "## Errors by kind" in page and "`children of a duplicate`" in page
+
+
+@given(st.integers(0, 10**6), growths)
+def test_grown_trees_hold(timing, growth):
+    assert not check_tree(tree_to_json(tree_of(timing, growth)[0])).findings
 
 
 # --- damage at random -------------------------------------------------------------------------------------------------
