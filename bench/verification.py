@@ -123,7 +123,7 @@ def parse_arguments() -> argparse.Namespace:
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     parser.add_argument("--data", default=f"{home}/train.json", help="question file")
     parser.add_argument("--db_root", default=f"{home}/train_databases", help="folder of the databases")
-    parser.add_argument("--nodes", type=int, default=800, help="how many queries the trees hold")
+    parser.add_argument("--nodes", type=int, default=600, help="how many queries the trees hold")
     parser.add_argument("--workers", type=int, default=2, help="processes that execute SQL")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each measurement")
     return parser.parse_args()
