@@ -3,120 +3,232 @@
     python -m eval --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json \\
         --db_root data/train/train_databases --output verification_report.json
 
-Exit code 0 when everything holds, 1 when something does not, 2 when it cannot run.
+With the pairs that were made from them; the trees of all shards are then needed:
+
+    python -m eval --tree_file output/tree_dataset/part*/*/all_trees.json --db_root data/train/train_databases \\
+        --pairs final_data_train.json final_data_test.json
+
+Writes the report, with every finding, and a page of Markdown of the same name. Exit code 0 when everything holds,
+1 when something does not, 2 when it cannot run.
 """
 
 import argparse
 import asyncio
 import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tree.files import InputError, read_json, run_script, write_json
-from tree.tree_node import RevisionTree, trees_from_json
+from tree.files import InputError, check_writable, iterate_json_list, read_json, run_script
+
+IN_FLIGHT = 8  # trees for each worker
+GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tree_file", required=True, help="all_trees.json of step 4.1")
-    parser.add_argument("--db_root", default="data/train/train_databases", help="folder of the databases")
-    parser.add_argument("--output", default="verification_report.json", help="report to write")
-    parser.add_argument("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
-    parser.add_argument("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
+    add = parser.add_argument
+    add("--tree_file", required=True, nargs="+", help="all_trees.json of step 4.1, one or more")
+    add("--db_root", default="data/train/train_databases", help="folder of the databases")
+    add("--pairs", nargs="+", default=[], help="pair files of step 4.2; no database may be in two of them")
+    add("--output", default="verification_report.json", help="report to write")
+    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
+    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
     args = parser.parse_args()
     if args.sql_workers < 0 or args.sql_timeout <= 0:
         raise InputError("--sql_workers must not be negative, --sql_timeout must be positive")
     return args
 
 
-def load_trees(path: str, db_root: str) -> tuple[list[dict], list[RevisionTree]]:
-    """The stored objects and their trees; every database checked. Raises InputError naming file and tree."""
-    from tree.sql_utils import check_database, database_path
-
-    content = read_json(path, (list, dict), "grow trees first: bash tree/run_parallel.sh")
-    stored = content if isinstance(content, list) else [content]
-    if not stored:
-        raise InputError(f"{path}: an empty list, no tree to verify")
-    try:
-        trees = list(trees_from_json(stored))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    for db_id in sorted({tree.question.db_id for tree in trees}):
-        check_database(database_path(db_root, db_id))
-    return stored, trees
+def check_files(args: argparse.Namespace) -> Path:
+    """The Markdown page beside the report. Raises InputError when it would replace an input, or one is given twice."""
+    page = Path(args.output).with_suffix(".md")
+    if page == Path(args.output):
+        raise InputError(f"--output {args.output}: the page beside the report has that name; use .json")
+    given = Counter(Path(path).resolve() for path in (*args.tree_file, *args.pairs))
+    if twice := [path for path, count in given.items() if count > 1]:
+        raise InputError(f"{twice[0]}: given twice")
+    if lost := [path for path in (Path(args.output), page) if path.resolve() in given]:
+        raise InputError(f"--output {args.output}: the report would take the place of {lost[0]}")
+    check_writable(args.output, page)
+    return page
 
 
-async def execute_again(trees: list[RevisionTree], args: argparse.Namespace) -> list:
-    """Findings per tree, from running every node's SQL again."""
+# --- first pass: without executing ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Readable:
+    """The trees that can be read, by file and number, and what executing them takes.
+
+    `databases` says for each one where it is first needed; `nodes` counts those to execute.
+    """
+
+    places: set[tuple[str, int]] = field(default_factory=set)
+    databases: dict[str, str] = field(default_factory=dict)
+    flagged: set[str] = field(default_factory=set)  # databases of trees that have flags
+    nodes: int = 0
+
+
+def stored_trees(paths: Sequence[str]) -> Iterator[tuple[str, int, dict]]:
+    """(file, number in it, stored object) of every tree, one in memory at a time. Raises InputError for others."""
+    from eval.tree_form import is_tree
+
+    for path in paths:
+        number = -1
+        for number, content in enumerate(iterate_json_list(path, GROW_FIRST, single=True)):
+            if not is_tree(content):
+                raise InputError(f"{path}: tree {number}: not a revision tree (it has no 'nodes'); {GROW_FIRST}")
+            yield path, number, content
+        if number < 0:
+            raise InputError(f"{path}: an empty list, no tree to verify")
+
+
+def place_of(path: str, number: int) -> str:
+    return f"{path}: tree {number}"
+
+
+def check_stored(args: argparse.Namespace, verification) -> Readable:
+    """Everything that can be seen without a database, in trees and pairs. Raises InputError for a missing database."""
     from tqdm import tqdm
 
-    from eval.verify import check_verdict
+    from eval.verify import Finding, check_tree
+    from eval.verify_pairs import check_pairs, check_sides, read_pairs
+    from tree.sql_utils import check_database, database_path
+
+    pairs, readable, first = read_pairs(args.pairs), Readable(), {}
+    verification.counts["pairs"] = pairs.count
+    for path, number, content in tqdm(stored_trees(args.tree_file), desc="checking trees", unit="tree", mininterval=1):
+        place, checked = place_of(path, number), check_tree(content)
+        question = content.get("question_id"), content.get("db_id")
+        verification.count_tree(checked.tree)
+        for finding in checked.findings:
+            verification.add(finding, place, *question)
+        if checked.tree is None:
+            continue
+        if (other := first.setdefault(question[0], place)) != place:
+            verification.add(Finding("", "question_id", question[0], f"the same as of {other}"), place, *question)
+        for row, finding in check_pairs(pairs.waiting.pop(question[0], ()), checked, pairs.rules):
+            verification.add(finding, row.source, row.question_id, row.db_id)
+        readable.places.add((path, number))
+        readable.nodes += len(checked.tree.nodes)
+        readable.databases.setdefault(question[1], place)
+        if any("flags" in node for node in content["nodes"].values()):
+            readable.flagged.add(question[1])
+    for row in (row for rows in pairs.waiting.values() for row in rows):
+        missing = Finding(row.nodes, "tree", row.tree_id, "in none of the tree files, or unreadable there")
+        verification.add(missing, row.source, row.question_id, row.db_id)
+    for db_id, finding in check_sides(pairs):
+        verification.add(finding, finding.stored, None, db_id)
+    for db_id, place in sorted(readable.databases.items()):
+        try:
+            check_database(database_path(args.db_root, db_id))
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+    return readable
+
+
+def empty_gold_allowed(tree_file: str) -> bool:
+    """Whether the trees were grown with --keep_empty_gold, from the manifest beside them."""
+    path = Path(tree_file).with_name("manifest.json")
+    arguments = read_json(path, dict).get("arguments") if path.is_file() else None
+    return isinstance(arguments, dict) and arguments.get("keep_empty_gold") is True
+
+
+# --- second pass: executing -------------------------------------------------------------------------------------------
+
+
+async def execute_again(args: argparse.Namespace, readable: Readable, verification) -> None:
+    """Run gold and every node's SQL of the readable trees, and add what differs."""
+    from tqdm import tqdm
+
+    from eval.verify import check_gold, check_verdict
     from tree.cache import cache_folder
     from tree.sql_utils import Executor, database_path
+    from tree.tree_node import tree_from_json
 
-    total = sum(len(tree.nodes) for tree in trees)
     workers = args.sql_workers or os.cpu_count() or 1
+    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
+    empty_allowed = {path: empty_gold_allowed(path) for path in args.tree_file}
+    trees = (tree for tree in stored_trees(args.tree_file) if tree[:2] in readable.places)
     with (
-        Executor(workers, args.sql_timeout, gold_cache=cache_folder("gold")) as executor,
-        tqdm(total=total, desc="executing nodes", unit="node") as bar,
+        Executor(workers, args.sql_timeout, **caches) as executor,
+        tqdm(total=readable.nodes, desc="executing nodes", unit="node", mininterval=1) as bar,
     ):
+        with_instances = await prepare_instances(executor, args.db_root, readable.flagged)
 
-        async def one(tree: RevisionTree) -> list:
-            nodes, path = list(tree.nodes.values()), database_path(args.db_root, tree.question.db_id)
-            queries = [node.generated_sql for node in nodes]
-            verdicts = await executor.judge_all(path, queries, tree.question.sql)
-            bar.update(len(nodes))
-            return [
-                finding
-                for node, verdict in zip(nodes, verdicts, strict=True)
-                for finding in check_verdict(node, verdict)
-            ]
+        async def one(path: str, number: int, content: dict) -> None:
+            tree = tree_from_json(content)
+            question, database = tree.question, database_path(args.db_root, tree.question.db_id)
+            verdicts = await judge_nodes(executor, database, tree)
+            gold = next(iter(verdicts.values())).gold if verdicts else await executor.run_gold(database, question.sql)
+            found = list(check_gold(gold, empty_allowed[path]))
+            for node_id, verdict in verdicts.items():
+                stored = content["nodes"][node_id]
+                found += check_verdict(tree.nodes[node_id], stored, verdict, question.db_id in with_instances)
+            for finding in found:
+                verification.add(finding, place_of(path, number), question.question_id, question.db_id)
+            verification.counts["nodes_executed"] += len(verdicts)
+            verification.counts["gold_executed"] += 1
+            bar.update(len(verdicts))
 
-        return await asyncio.gather(*map(one, trees))
+        async def verifier() -> None:
+            for tree in trees:
+                await one(*tree)
+
+        # not a task group: that would hide an InputError among others
+        await asyncio.gather(*(verifier() for _ in range(IN_FLIGHT * workers)))
+
+
+async def prepare_instances(executor, db_root: str, db_ids: set[str]) -> set[str]:
+    """Make the perturbed instances of databases; returns those that have them, and names the others."""
+    from tree.sql_utils import database_path
+
+    names = sorted(db_ids)
+    reasons = await asyncio.gather(*(executor.prepare(database_path(db_root, db_id)) for db_id in names))
+    for db_id, reason in zip(names, reasons, strict=True):
+        if reason:
+            print(f"warning: no perturbed instances of {db_id}, so 'fragile' is not checked on it: {reason}")
+    return {db_id for db_id, reason in zip(names, reasons, strict=True) if not reason}
+
+
+async def judge_nodes(executor, database: Path, tree) -> dict:
+    """The verdict on every node of a tree, by id: in one task, but for those that were stopped, each in its own."""
+    from eval.verify import LIMITS
+
+    stopped = [node for node in tree.nodes.values() if node.outcome in LIMITS]
+    others = [node for node in tree.nodes.values() if node.outcome not in LIMITS]
+    gold, sqls = tree.question.sql, [node.generated_sql for node in others]
+    verdicts = await executor.judge_all(database, sqls, gold) if others else []
+    verdicts += await asyncio.gather(*(executor.judge(database, node.generated_sql, gold) for node in stopped))
+    return {node.node_id: verdict for node, verdict in zip([*others, *stopped], verdicts, strict=True)}
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
 
 
 def main() -> int:
     args = parse_arguments()
+    page = check_files(args)
 
-    from eval.verify import check_counts, check_structure, summary
+    from eval.verification_report import Verification, markdown_page, terminal_lines
+    from tree.files import dump_json, replacing_together
     from tree.manifest import Manifest
 
-    stored, trees = load_trees(args.tree_file, args.db_root)
-    manifest = Manifest(vars(args), {"tree_file": args.tree_file})
+    verification = Verification()
+    readable = check_stored(args, verification)
+    manifest = Manifest(vars(args), {path: path for path in (*args.tree_file, *args.pairs)})
+    asyncio.run(execute_again(args, readable, verification))
 
-    findings = [check_structure(tree) for tree in trees]
-    for tree, content, found in zip(trees, stored, findings, strict=True):
-        if not found:  # distances mean nothing in a broken structure
-            found += check_counts(tree, content)
-    for found, more in zip(findings, asyncio.run(execute_again(trees, args)), strict=True):
-        found += more
-
-    result = summary(trees, [finding for found in findings for finding in found])
-    write_json(
-        args.output,
-        {
-            "manifest": manifest.ended(),
-            "summary": result,
-            "findings": [
-                {"question_id": tree.question.question_id, "db_id": tree.question.db_id, **finding.to_json()}
-                for tree, found in zip(trees, findings, strict=True)
-                for finding in found
-            ],
-        },
-    )
-    print(
-        f"verification {result['result']}: {result['trees']} trees ({result['good']} good, {result['bad']} bad), "
-        f"{result['nodes']} nodes executed again, {result['errors']} errors, "
-        f"{result['limit_differences']} differences at limits; report: {Path(args.output)}"
-    )
-    for tree, found in zip(trees, findings, strict=True):
-        for finding in [finding for finding in found if not finding.limit][:3]:
-            print(
-                f"  question {tree.question.question_id} {finding.node} {finding.what}: stored {finding.stored!r}, "
-                f"found {finding.found!r}"
-            )
-    return 1 if result["errors"] else 0
+    report = verification.report(manifest.ended())
+    with replacing_together(args.output, page) as (report_file, page_file):
+        dump_json(report_file, report)
+        page_file.write(markdown_page(report))
+    print("\n".join(terminal_lines(verification, args.output)))
+    return 1 if verification.errors else 0
 
 
 if __name__ == "__main__":

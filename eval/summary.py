@@ -61,7 +61,7 @@ def main() -> None:
             f"pairwise accuracy    {report['accuracy']['value']:.4f} on held-out databases: {name}"
             for name, report in adapters.items()
         ),
-        f"verification         {verification['result']}: {verification['nodes']} nodes executed again, "
+        f"verification         {verification['result']}: {verification['nodes_executed']} nodes executed again, "
         f"{verification['errors']} errors",
         f"trees in             {args.tree_file}",
         f"pairs in             {args.train_data}, {args.test_data}",

@@ -87,6 +87,11 @@ def test_prompt_formats(demo, tiny_generator, tmp_path):
     assert rows["mschema"][:5] == [4, 1, 1, 0, 1] and rows["mschema without values"][:5] == [4, 0, 0, 0, 0]
 
 
+def test_verification(demo):
+    run = run_script("bench/verification.py", *demo, "--nodes", "300", "--rounds", "1")
+    assert set(promises(run)) == {"verification_over_bare_execution"}
+
+
 @pytest.fixture
 def rich_pairs(tmp_path):
     """A pair file of three questions with nine candidates each."""

@@ -1,11 +1,18 @@
 """Verification: clean trees pass, every kind of damage is found, and what cannot be read is refused."""
 
 import copy
+import functools
 import json
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.conftest import assert_one_line_error, run_script
+from eval.tree_form import is_tree
+from eval.verify import check_tree, check_verdict
+from tests.conftest import assert_one_line_error, make_database, run_script
+from tests.test_tree_builder import growths, tree_of
 from tree.gold_cache import GoldCache
 from tree.sandbox import Limits
 from tree.tree_builder import feedback_text
@@ -15,15 +22,16 @@ from tree.verdict import judge
 GOLD = "SELECT COUNT(*) FROM product"
 
 
-def grown(shop) -> dict:
+def grown(shop, question_id: int = 5) -> dict:
     """A tree whose verdicts are true: wrong, revised to right; an error; a duplicate; a reply without SQL."""
-    tree = RevisionTree(Question(5, "shop", "How many products?", "", GOLD), "the task")
+    tree = RevisionTree(Question(question_id, "shop", "How many products?", "", GOLD), "the task")
     nodes = [
         (INITIAL, "SELECT COUNT(*) FROM product WHERE id > 1", None),
         (INITIAL, "SELECT nme FROM product", None),
         (INITIAL, "select nme from PRODUCT", "node_1_1"),
         (INITIAL, "", None),
         ("node_1_0", "SELECT 3", None),
+        ("node_1_0", "SELECT COUNT(id) FROM product", None),
     ]
     for parent, sql, duplicate in nodes:
         verdict = judge(str(shop), sql, GOLD, Limits(5.0, 10**9), GoldCache(None))
@@ -34,41 +42,96 @@ def grown(shop) -> dict:
             outcome=verdict.execution.outcome,
             is_correct=verdict.ex,
             strict_match=verdict.strict,
+            flags=[*verdict.execution.flags, *(["fragile"] if sql == "SELECT 3" else [])],
+            tokens=9,
             duplicate_of=duplicate,
         )
     tree.nodes["node_1_0"].input_seq = "revise"
     return tree_to_json(tree)
 
 
-def verify(tmp_path, content):
-    path = tmp_path / "all_trees.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+def run_eval(tmp_path, *flags):
     return run_script(
-        *("-m", "eval", "--tree_file", path, "--db_root", tmp_path / "databases"),
-        *("--output", tmp_path / "report.json"),
+        *("-m", "eval", "--db_root", tmp_path / "databases", "--output", tmp_path / "report.json"), *flags
     )
 
 
-def test_true_trees_pass(tmp_path, shop):
-    tree = grown(shop)
-    old = copy.deepcopy(tree)
-    old["gold_sql"] = old.pop("SQL")
-    for node in old["nodes"].values():
-        node["revision_distance"] = 999 if node["revision_distance"] is None else node["revision_distance"]
-        del node["outcome"], node["strict_match"]
-    for content in ([tree], tree, [old]):
-        run = verify(tmp_path, content)
-        assert run.returncode == 0, run.stdout + run.stderr
-        summary = json.loads((tmp_path / "report.json").read_text())["summary"]
-        assert summary["result"] == "passed" and summary["nodes"] == 5 and summary["good"] == 1
-        assert summary["revision_distances"] == {"0": 1, "1": 1, "null": 3}
+def verify(tmp_path, content, *flags):
+    path = tmp_path / "all_trees.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return run_eval(tmp_path, "--tree_file", path, *flags)
 
 
-def set_node(node: str, key: str, value):
-    def damage(tree: dict) -> None:
-        tree["nodes"][node][key] = value
+def report_of(tmp_path) -> dict:
+    return json.loads((tmp_path / "report.json").read_text())
 
-    return damage
+
+@pytest.mark.parametrize("wrap", [lambda tree: [tree], lambda tree: tree], ids=["list", "single"])
+def test_true_trees_pass(tmp_path, shop, wrap):
+    run = verify(tmp_path, wrap(grown(shop)))
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = report_of(tmp_path)["summary"]
+    assert summary["result"] == "passed" and summary["nodes_executed"] == 6 and summary["good"] == 1
+    assert summary["revision_distances"] == {"0": 2, "1": 1, "null": 3} and summary["gold_executed"] == 1
+    assert "**passed**" in (tmp_path / "report.md").read_text()
+
+
+# --- the original project's format ------------------------------------------------------------------------------------
+
+
+def original() -> dict:
+    """A tree as another program wrote it: gold has another name, 999 for never, no outcome, no flags, no duplicates."""
+
+    def node(parent: str, d: int, j: int, sql: str, children: list[str], correct: bool, distance: int) -> dict:
+        return {
+            **{"parent_id": parent, "d": d, "j": j, "children_num": len(children), "children_ids": children},
+            **{"generated_sql": sql, "execution_feedback": "", "is_correct": correct, "input_seq": ""},
+            "revision_distance": distance,
+        }
+
+    return {
+        **{"question_id": 1, "db_id": "shop", "question": "How many tools?", "evidence": ""},
+        "gold_sql": "SELECT COUNT(*) FROM product WHERE category = 'tool'",
+        "node_initial": {"input_seq": "the task"},
+        "nodes": {
+            "node_1_0": node(INITIAL, 1, 0, "SELECT COUNT(*) FROM tool", ["node_2_0", "node_2_1"], False, 1),
+            "node_1_1": node(INITIAL, 1, 1, "SELECT COUNT(*) FROM product", [], False, 999),
+            "node_2_0": node("node_1_0", 2, 0, "SELECT COUNT(*) FROM tool", [], False, 999),
+            "node_2_1": node("node_1_0", 2, 1, "SELECT 2", [], True, 0),
+        },
+        **{"max_depth": 2, "tree_status": "good"},
+    }
+
+
+def test_the_original_format(tmp_path, shop):
+    true, wrong, bare = original(), original() | {"question_id": 2}, original() | {"question_id": 3}
+    wrong["nodes"]["node_1_1"]["is_correct"] = True
+    wrong["nodes"]["node_1_0"]["revision_distance"] = 999
+    wrong["tree_status"] = "bad"
+    for key in ("max_depth", "tree_status", "evidence", "node_initial"):
+        del bare[key]
+    for node in bare["nodes"].values():
+        del node["children_ids"], node["children_num"], node["input_seq"], node["execution_feedback"]
+    run = verify(tmp_path, [true, wrong, bare])
+    assert run.returncode == 1, run.stdout + run.stderr
+    found = {(entry["question_id"], entry["node"], entry["what"]) for entry in report_of(tmp_path)["findings"]}
+    assert found == {
+        (2, "node_1_1", "is_correct"),
+        (2, "node_1_0", "revision_distance"),
+        (2, "node_1_1", "revision_distance"),
+        (2, "", "tree_status"),
+    }
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def set_node(node: str, **fields):
+    return lambda tree: tree["nodes"][node].update(fields)
+
+
+def set_tree(**fields):
+    return lambda tree: tree.update(fields)
 
 
 def drop_node(tree: dict) -> None:
@@ -79,40 +142,240 @@ def rename_node(tree: dict) -> None:
     tree["nodes"]["node_2_7"] = tree["nodes"].pop("node_2_0")
 
 
+def cycle(tree: dict) -> None:
+    tree["nodes"]["node_1_0"]["parent_id"] = "node_2_0"
+
+
 DAMAGES = {
-    "verdict": (set_node("node_1_0", "is_correct", True), "is_correct"),
-    "strict verdict": (set_node("node_2_0", "strict_match", False), "strict_match"),
-    "outcome": (set_node("node_1_1", "outcome", "ok"), "outcome"),
-    "unknown outcome": (set_node("node_1_1", "outcome", "fine"), "outcome"),
-    "query": (set_node("node_2_0", "generated_sql", "SELECT 4"), "is_correct"),
-    "distance": (set_node("node_1_0", "revision_distance", 2), "revision_distance"),
-    "distance unreached": (set_node("node_1_0", "revision_distance", None), "revision_distance"),
-    "parent": (set_node("node_2_0", "parent_id", "node_9_9"), "parent"),
-    "parent is itself": (set_node("node_2_0", "parent_id", "node_2_0"), "depth"),
-    "depth": (set_node("node_2_0", "d", 3), "depth"),
-    "children": (set_node("node_1_0", "children_ids", []), "children"),
-    "children count": (set_node("node_1_0", "children_num", 4), "children_num"),
-    "duplicate": (set_node("node_1_2", "duplicate_of", "node_1_0"), "duplicate_of"),
+    "verdict": (set_node("node_1_0", is_correct=True), "is_correct"),
+    "strict verdict": (set_node("node_2_0", strict_match=False), "strict_match"),
+    "outcome": (set_node("node_1_1", outcome="ok"), "outcome"),
+    "unknown outcome": (set_node("node_1_1", outcome="fine"), "outcome"),
+    "flags": (set_node("node_2_1", flags=["constant"]), "flags"),
+    "fragile": (set_node("node_2_0", flags=["constant"]), "flags"),
+    "query": (set_node("node_2_0", generated_sql="SELECT 4"), "is_correct"),
+    "distance": (set_node("node_1_0", revision_distance=2), "revision_distance"),
+    "distance unreached": (set_node("node_1_0", revision_distance=None), "revision_distance"),
+    "orphan": (set_node("node_1_0", parent_id="node_9_9"), "parent"),
+    "child of an orphan": (set_node("node_1_0", parent_id="node_9_9"), "reach"),
+    "parent is itself": (set_node("node_2_0", parent_id="node_2_0"), "cycle"),
+    "cycle": (cycle, "cycle"),
+    "child of a cycle": (cycle, "reach"),
+    "depth": (set_node("node_2_0", d=3), "depth"),
+    "children": (set_node("node_1_0", children_ids=[]), "children"),
+    "children count": (set_node("node_1_0", children_num=4), "children_num"),
+    "request without revisions": (set_node("node_1_1", input_seq="revise"), "input_seq"),
+    "other duplicate": (set_node("node_1_2", duplicate_of="node_1_0"), "duplicate_of"),
+    "duplicate of a later one": (set_node("node_1_1", duplicate_of="node_1_2"), "duplicate_of"),
+    "duplicate of itself": (set_node("node_1_2", duplicate_of="node_1_2"), "duplicate_of"),
+    "unmarked duplicate": (set_node("node_1_2", duplicate_of=None), "duplicate_of"),
+    "revised duplicate": (set_node("node_1_2", children_ids=["node_2_0"]), "children of a duplicate"),
     "lost node": (drop_node, "children"),
     "renamed node": (rename_node, "id"),
-    "status": (lambda tree: tree.update(tree_status="bad"), "tree_status"),
-    "tree depth": (lambda tree: tree.update(max_depth=7), "max_depth"),
+    "no nodes": (set_tree(nodes={}), "nodes"),
+    "no object": (lambda tree: tree["nodes"].update(node_1_0=7), "node"),
+    "status": (set_tree(tree_status="bad"), "tree_status"),
+    "tree depth": (set_tree(max_depth=7), "max_depth"),
+    "no gold": (lambda tree: tree.pop("SQL"), "SQL"),
+    "no database": (set_tree(db_id=""), "db_id"),
+    "gold fails": (set_tree(SQL="SELECT nme FROM product"), "gold"),
+    "gold is empty": (set_tree(SQL="SELECT id FROM product WHERE id > 9"), "gold"),
+    "half a token": (set_node("node_1_0", tokens=1.5), "tokens"),
+    "half a surrogate pair": (set_node("node_1_0", generated_sql="SELECT '\ud800'"), "flags"),
 }
 
 
-@pytest.mark.parametrize(("damage", "what"), DAMAGES.values(), ids=DAMAGES)
-def test_damage_is_found(tmp_path, shop, damage, what):
+def test_damage_is_found(tmp_path, shop):
+    """One file with every kind of damage: each is found in its own tree, and nothing in the ones that are whole."""
+    trees = [grown(shop, number) for number in range(len(DAMAGES) + 2)]
+    for tree, (damage, _) in zip(trees, DAMAGES.values(), strict=False):
+        damage(tree)
+    run = verify(tmp_path, [*trees, trees[-1]])
+    assert run.returncode == 1 and "verification failed" in run.stdout, run.stdout + run.stderr
+    report = report_of(tmp_path)
+    kinds: dict[int, set[str]] = {}
+    for finding in report["findings"]:
+        kinds.setdefault(finding["question_id"], set()).add(finding["what"])
+    missed = [name for number, (name, (_, what)) in enumerate(DAMAGES.items()) if what not in kinds.get(number, ())]
+    assert not missed
+    assert len(DAMAGES) not in kinds and kinds[len(DAMAGES) + 1] == {"question_id"}
+    assert report["summary"]["errors"] == len(report["findings"]) == sum(report["summary"]["errors_by_kind"].values())
+    page = (tmp_path / "report.md").read_text()
+    assert "## Errors by kind" in page and "`children of a duplicate`" in page
+
+
+@given(st.integers(0, 10**6), growths)
+def test_grown_trees_hold(timing, growth):
+    assert not check_tree(tree_to_json(tree_of(timing, growth)[0])).findings
+
+
+# --- damage at random -------------------------------------------------------------------------------------------------
+
+VALUES = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    -3,
+    999,
+    0.5,
+    "",
+    "ok",
+    "node_1_0",
+    "node_1_2",
+    INITIAL,
+    [],
+    ["node_2_0"],
+    {},
+    [{}],
+)
+
+
+def places(content, path=()) -> list[tuple]:
+    """The path of everything inside a parsed JSON value."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [found for key, value in items for found in ((*path, key), *places(value, (*path, key)))]
+
+
+def mutated(tree: dict, seed: int) -> dict:
+    """The tree with one to three changes: a value changed, deleted, copied to another place, or parents exchanged."""
+    draw, tree = random.Random(seed), copy.deepcopy(tree)
+    for _ in range(draw.randint(1, 3)):
+        paths = places(tree)
+        *way, key = draw.choice(paths)
+        holder = functools.reduce(lambda inner, step: inner[step], way, tree)
+        kind = draw.choice(("change", "delete", "copy", "add", "parent"))
+        if kind == "change":
+            holder[key] = draw.choice(VALUES)
+        elif kind == "delete":
+            del holder[key]
+        elif kind == "copy":
+            *other, _ = draw.choice(paths)
+            value = copy.deepcopy(functools.reduce(lambda inner, step: inner[step], draw.choice(paths), tree))
+            holder[key] = value if other else draw.choice(VALUES)
+        elif kind == "add" and isinstance(holder, dict):
+            holder[draw.choice(("node_1_4", "node_2_2", "node_3_0", "more"))] = copy.deepcopy(holder[key])
+        elif isinstance(nodes := tree.get("nodes"), dict) and nodes:
+            node = nodes[draw.choice(sorted(nodes))]
+            if isinstance(node, dict):
+                node["parent_id"] = draw.choice(sorted(nodes))
+    return tree
+
+
+def facts(tree: dict) -> dict:
+    """What verification vouches for in a tree of today's format, whatever way it is written."""
+
+    def of_node(node: dict) -> dict:
+        checked = ("parent_id", "d", "j", "children_num", "outcome", "is_correct")
+        distance = node["revision_distance"]
+        return {key: node[key] for key in checked} | {
+            "children": sorted(node["children_ids"]),
+            "flags": set(node["flags"]),
+            "distance": None if distance == 999 else distance,
+            "duplicate": node.get("duplicate_of"),
+            "revised": bool(node["input_seq"]),
+        }
+
+    nodes = {node_id: of_node(node) for node_id, node in tree["nodes"].items()}
+    return {"nodes": nodes, "depth": tree["max_depth"], "status": tree["tree_status"]}
+
+
+def all_findings(content: dict, shop) -> list:
+    """What the verifier finds in a tree, in this process."""
+    checked = check_tree(content)
+    found = list(checked.findings)
+    for node in checked.tree.nodes.values() if checked.tree else ():
+        limits, gold = Limits(5.0, 10**9), checked.tree.question.sql
+        verdict = judge(str(shop), node.generated_sql, gold, limits, GoldCache(None), perturbed=shop.parent)
+        found += check_verdict(node, content["nodes"][node.node_id], verdict, instances=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> tuple:
+    """A database, and a tree on it."""
+    path = make_database(tmp_path_factory.mktemp("market") / "databases" / "shop" / "shop.sqlite")
+    return path, grown(path)
+
+
+@settings(max_examples=400)
+@given(st.integers(0, 2**40))
+def test_no_random_damage_passes_or_crashes(market, seed):
+    path, whole = market
+    tree = mutated(whole, seed)
+    if not is_tree(tree):
+        return
+    found = all_findings(tree, path)
+    if found or "revision" not in tree:
+        return
+    found, true = facts(tree), facts(whole)
+    if "node_1_3" not in tree["nodes"]:  # nothing in a tree says how many first attempts there were
+        del true["nodes"]["node_1_3"]
+    assert found == true
+
+
+def test_a_file_of_random_damage(tmp_path, shop):
+    trees = [tree for seed in range(300) if is_tree(tree := mutated(grown(shop), seed))]
+    for tree in trees:
+        tree["db_id"] = "shop"
+    run = verify(tmp_path, trees)
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
+    summary = report_of(tmp_path)["summary"]
+    assert summary["trees"] == len(trees) > 250 and 0 < summary["unreadable"] < len(trees)
+
+
+# --- gold, limits, flags ----------------------------------------------------------------------------------------------
+
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c"
+
+
+def test_what_depends_on_limits_or_chance_is_listed_apart(tmp_path, shop):
+    slow, slow_gold, chance = grown(shop, 1), grown(shop, 2), grown(shop, 3)
+    slow["nodes"]["node_1_1"]["generated_sql"] = slow["nodes"]["node_1_2"]["generated_sql"] = ENDLESS
+    slow_gold["SQL"] = ENDLESS
+    chance["nodes"]["node_1_0"]["generated_sql"] = "SELECT random() % 2"
+    run = verify(tmp_path, [slow, slow_gold, chance], "--sql_timeout", "1", "--sql_workers", "2")
+    assert run.returncode == 0, run.stdout
+    report = report_of(tmp_path)
+    apart = {(entry["question_id"], entry["node"], entry["what"]) for entry in report["limit_differences"]}
+    assert {
+        (1, "node_1_1", "outcome"),
+        (2, "", "gold"),
+        (2, "node_2_0", "is_correct"),
+        (3, "node_1_0", "flags"),
+    } <= apart
+    assert not report["findings"] and report["summary"]["limit_differences"] == len(report["limit_differences"])
+    assert "## Differences at limits" in (tmp_path / "report.md").read_text()
+
+
+def test_empty_gold_is_right_where_it_was_asked_for(tmp_path, shop):
     tree = grown(shop)
-    damage(tree)
-    run = verify(tmp_path, [grown(shop), tree])
-    assert run.returncode == 1, run.stdout + run.stderr
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert what in {finding["what"] for finding in report["findings"]}
-    assert report["summary"]["result"] == "failed" and "verification failed" in run.stdout
+    tree["SQL"] = "SELECT id FROM product WHERE id > 9"
+    tree["tree_status"] = "bad"
+    for node_id in ("node_2_0", "node_2_1"):
+        tree["nodes"][node_id] |= {"is_correct": False, "strict_match": False, "revision_distance": None, "flags": []}
+    tree["nodes"]["node_2_0"]["flags"] = ["constant"]
+    tree["nodes"]["node_1_0"]["revision_distance"] = None
+    assert verify(tmp_path, [tree]).returncode == 1
+    assert {finding["what"] for finding in report_of(tmp_path)["findings"]} == {"gold"}
+    (tmp_path / "manifest.json").write_text('{"arguments": {"keep_empty_gold": true}}')
+    assert verify(tmp_path, [tree]).returncode == 0
+
+
+# --- what cannot be verified ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("[]", "no tree"), ("[{]", "broken JSON"), ('[{"nodes": {}}]', "tree 0"), ("7", "expected")]
+    ("content", "words"),
+    [
+        ("[]", "no tree"),
+        ("[{]", "broken JSON"),
+        ('[{"question_id": 1, "SQL": "SELECT 1"}]', "tree 0"),
+        ("[7]", "tree 0"),
+        ("7", "expected"),
+    ],
 )
 def test_unreadable_files_are_refused(tmp_path, shop, content, words):
     assert_one_line_error(verify(tmp_path, content), "all_trees.json", words)
@@ -122,4 +385,19 @@ def test_unreadable_files_are_refused(tmp_path, shop, content, words):
 def test_a_missing_database_is_refused(tmp_path, shop):
     tree = grown(shop)
     tree["db_id"] = "nowhere"
-    assert_one_line_error(verify(tmp_path, [tree]), "nowhere")
+    assert_one_line_error(verify(tmp_path, [grown(shop, 1), tree]), "tree 1", "nowhere")
+
+
+def test_a_damaged_database_is_refused(tmp_path, shop):
+    tree = grown(shop)
+    shop.write_bytes(shop.read_bytes()[:100] + b"x" * 4000)
+    assert_one_line_error(verify(tmp_path, [tree]), "shop.sqlite")
+
+
+def test_a_report_replaces_no_input(tmp_path, shop):
+    path = tmp_path / "all_trees.json"
+    path.write_text(json.dumps([grown(shop)]))
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, path), "given twice")
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", path), "take the place")
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", tmp_path / "page.md"), ".json")
+    assert_one_line_error(run_eval(tmp_path, "--tree_file", tmp_path / "none.json"), "no such file")
