@@ -8,8 +8,8 @@ With the pairs that were made from them; the trees of all shards are then needed
     python -m eval --tree_file output/tree_dataset/part*/*/all_trees.json --db_root data/train/train_databases \\
         --pairs final_data_train.json final_data_test.json
 
-Writes the report, with every finding, and a page of Markdown of the same name. Exit code 0 when everything holds,
-1 when something does not, 2 when it cannot run.
+Writes the report, with every finding, and a page of Markdown of the same name; with --html also the tree viewer, one
+page for the browser. Exit code 0 when everything holds, 1 when something does not, 2 when it cannot run.
 """
 
 import argparse
@@ -35,11 +35,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--db_root", default="data/train/train_databases", help="folder of the databases")
     add("--pairs", nargs="+", default=[], help="pair files of step 4.2; no database may be in two of them")
     add("--output", default="verification_report.json", help="report to write")
+    add("--html", help="tree viewer to write: one page that opens in any browser, without network")
+    add("--scores", help="evaluation_report.json of evaluate.py --candidates, whose rewards the viewer shows")
     add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
     add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
     args = parser.parse_args()
     if args.sql_workers < 0 or args.sql_timeout <= 0:
         raise InputError("--sql_workers must not be negative, --sql_timeout must be positive")
+    if args.scores and not args.html:
+        raise InputError("--scores are shown in the viewer: name its file with --html")
     return args
 
 
@@ -48,12 +52,15 @@ def check_files(args: argparse.Namespace) -> Path:
     page = Path(args.output).with_suffix(".md")
     if page == Path(args.output):
         raise InputError(f"--output {args.output}: the page beside the report has that name; use .json")
-    given = Counter(Path(path).resolve() for path in (*args.tree_file, *args.pairs))
+    given = Counter(Path(path).resolve() for path in (*args.tree_file, *args.pairs, *filter(None, [args.scores])))
+    written = [Path(path) for path in (args.output, page, args.html) if path]
     if twice := [path for path, count in given.items() if count > 1]:
         raise InputError(f"{twice[0]}: given twice")
-    if lost := [path for path in (Path(args.output), page) if path.resolve() in given]:
-        raise InputError(f"--output {args.output}: the report would take the place of {lost[0]}")
-    check_writable(args.output, page)
+    if lost := [path for path in written if path.resolve() in given]:
+        raise InputError(f"--output and --html: the report would take the place of {lost[0]}")
+    if len({path.resolve() for path in written}) < len(written):
+        raise InputError(f"--html {args.html}: has the name of the report")
+    check_writable(*written)
     return page
 
 
@@ -207,6 +214,24 @@ async def judge_nodes(executor, database: Path, tree) -> dict:
     return {node.node_id: verdict for node, verdict in zip([*others, *stopped], verdicts, strict=True)}
 
 
+# --- the viewer -------------------------------------------------------------------------------------------------------
+
+
+def write_page(args: argparse.Namespace, readable: Readable, verification, pairs: list, rewards: list | None) -> str:
+    """Write the viewer of the readable trees; returns a line about it."""
+    from eval.viewer import write_viewer
+
+    trees = (content for path, number, content in stored_trees(args.tree_file) if (path, number) in readable.places)
+    findings = [
+        {**finding, "limit": limit}
+        for limit, part in ((False, verification.findings), (True, verification.limit_differences))
+        for finding in part
+    ]
+    shown = write_viewer(args.html, trees, findings, pairs, rewards, source=", ".join(args.tree_file))
+    rewarded = f", {shown.rewarded_nodes} rewards" if args.scores else ""
+    return f"viewer: {args.html} ({shown.trees} trees, {shown.pairs} pairs{rewarded})"
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -215,9 +240,12 @@ def main() -> int:
     page = check_files(args)
 
     from eval.verification_report import Verification, markdown_page, terminal_lines
+    from eval.viewer import read_pairs, read_rewards
     from tree.files import dump_json, replacing_together
     from tree.manifest import Manifest
 
+    pairs = [row for path in args.pairs for row in read_pairs(path)] if args.html else []
+    rewards = read_rewards(args.scores) if args.scores else None
     verification = Verification()
     readable = check_stored(args, verification)
     manifest = Manifest(vars(args), {path: path for path in (*args.tree_file, *args.pairs)})
@@ -228,6 +256,8 @@ def main() -> int:
         dump_json(report_file, report)
         page_file.write(markdown_page(report))
     print("\n".join(terminal_lines(verification, args.output)))
+    if args.html:
+        print(write_page(args, readable, verification, pairs, rewards))
     return 1 if verification.errors else 0
 
 

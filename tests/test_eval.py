@@ -13,10 +13,11 @@ from eval.tree_form import is_tree
 from eval.verify import check_tree, check_verdict
 from tests.conftest import assert_one_line_error, make_database, run_script
 from tests.test_tree_builder import growths, tree_of
+from tree.dpo_extractor import PairSettings, extract_pairs
 from tree.gold_cache import GoldCache
 from tree.sandbox import Limits
 from tree.tree_builder import feedback_text
-from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
+from tree.tree_node import INITIAL, Question, RevisionTree, tree_from_json, tree_to_json
 from tree.verdict import judge
 
 GOLD = "SELECT COUNT(*) FROM product"
@@ -320,10 +321,11 @@ def test_a_file_of_random_damage(tmp_path, shop):
     trees = [tree for seed in range(300) if is_tree(tree := mutated(grown(shop), seed))]
     for tree in trees:
         tree["db_id"] = "shop"
-    run = verify(tmp_path, trees)
+    run = verify(tmp_path, trees, "--html", tmp_path / "trees.html")
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stderr
     summary = report_of(tmp_path)["summary"]
     assert summary["trees"] == len(trees) > 250 and 0 < summary["unreadable"] < len(trees)
+    assert f"({len(trees) - summary['unreadable']} trees, 0 pairs)" in run.stdout
 
 
 # --- gold, limits, flags ----------------------------------------------------------------------------------------------
@@ -401,3 +403,24 @@ def test_a_report_replaces_no_input(tmp_path, shop):
     assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", path), "take the place")
     assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", tmp_path / "page.md"), ".json")
     assert_one_line_error(run_eval(tmp_path, "--tree_file", tmp_path / "none.json"), "no such file")
+
+
+# --- the viewer -------------------------------------------------------------------------------------------------------
+
+
+def test_the_viewer_is_written_with_pairs_and_rewards(tmp_path, shop):
+    tree = grown(shop)
+    pairs = [pair.to_json() for pair in extract_pairs(tree_from_json(tree), PairSettings(match="ex")).pairs]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    query = {"SQL": tree["nodes"]["node_1_0"]["generated_sql"], "rewards": {"model": 0.5}}
+    scores = {"candidates": [{"question_id": 5, "db_id": "shop", "candidates": [query]}]}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    beside = ("--pairs", tmp_path / "pairs.json", "--scores", tmp_path / "scores.json")
+    run = verify(tmp_path, [tree], "--html", tmp_path / "trees.html", *beside)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert pairs and f"(1 trees, {len(pairs)} pairs, 1 rewards)" in run.stdout
+    assert (tmp_path / "trees.html").read_text().startswith("<!doctype html>")
+    assert_one_line_error(verify(tmp_path, [tree], "--scores", tmp_path / "scores.json"), "--html")
+    assert_one_line_error(verify(tmp_path, [tree], "--html", tmp_path / "report.json"), "name of the report")
+    (tmp_path / "scores.json").write_text("{}")
+    assert_one_line_error(verify(tmp_path, [tree], "--html", tmp_path / "trees.html", *beside), "scores.json")
