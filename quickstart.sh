@@ -44,6 +44,28 @@ refuse_real_results() {
 GPUS=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 newest_tree_file() { find output/tree_dataset/part0 -name all_trees.json | sort | tail -n 1; }
 
+# Trees of the test databases, whose first attempts the reward model has not seen.
+keep_test_trees() { # trees, pairs, file to write
+    python - "$@" <<'END'
+import json
+import sys
+
+trees, pairs, kept = sys.argv[1:]
+databases = {pair["db_id"] for pair in json.load(open(pairs, encoding="utf-8"))}
+found = [tree for tree in json.load(open(trees, encoding="utf-8")) if tree["db_id"] in databases]
+json.dump(found, open(kept, "w", encoding="utf-8"))
+print(f"{len(found)} trees of {len(databases)} test databases in {kept}")
+END
+}
+
+# The viewer's page as a picture, where there is a browser.
+picture_of() { # page, file to write
+    chromium --headless --no-sandbox --disable-gpu --disable-background-networking --hide-scrollbars \
+        --user-data-dir="$(mktemp -d)" --window-size=1400,900 --virtual-time-budget=5000 --screenshot="$2" \
+        "file://$PWD/$1" 2>/dev/null
+    ls -l "$2"
+}
+
 refuse_real_results
 started=$SECONDS
 stage "environment" bash setup_env.sh
@@ -58,9 +80,14 @@ cksum <final_data_train.json >output/.quickstart
 stage "step 5, train" python train.py --model_id $MODEL --max_steps "$MAX_STEPS" \
     --batch_size 1 --gradient_accumulation 4 --learning_rate 2e-4 --lora_dropout 0 --gradient_checkpointing false \
     --logging_steps 1
+stage "trees of the test databases" keep_test_trees "$(newest_tree_file)" final_data_test.json output/test_trees.json
 stage "step 6, evaluate" python evaluate.py --base_model $MODEL --adapters none $ADAPTER \
-    --test_data final_data_test.json --batch_size 4
+    --test_data final_data_test.json --candidates output/test_trees.json --db_root $DB_ROOT --batch_size 4
 stage "step 7, verify" python -m eval --tree_file "$(newest_tree_file)" --db_root $DB_ROOT \
+    --pairs final_data_train.json final_data_test.json --scores evaluation_report.json --html trees.html \
     --output verification_report.json
+if command -v chromium >/dev/null; then
+    stage "picture of the viewer" picture_of trees.html output/trees.png
+fi
 stage "summary" python -m eval.summary --tree_file "$(newest_tree_file)" --adapter $ADAPTER
 printf '\nquickstart finished in %d s\n' $((SECONDS - started))
