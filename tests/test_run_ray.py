@@ -5,6 +5,7 @@ The machines are local Ray nodes that claim a GPU each, the generator is a fake.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUESTIONS, ROOT, SHOP, assert_one_line_error, make_database, run_script
+from tree.manifest import read_pair_manifest
+from tree.questions import shard_count
+from tree.run_ray import Run, run_shard, write_files
 
 SHARDS = 3
 FAKE = """
@@ -21,16 +25,18 @@ import sys
 if "tree.run_pipeline" in sys.orig_argv:
     import asyncio
     import os
+    from pathlib import Path
 
     from tests.test_run_pipeline import FakeGenerator
     from tree import generator
 
-    class SlowGenerator(FakeGenerator):
+    class GatedGenerator(FakeGenerator):
         async def sample(self, messages, n, seed):
-            await asyncio.sleep(float(os.environ.get("SECONDS_PER_REQUEST", 0)))
+            while self.requests >= 12 and "GATE" in os.environ and not Path(os.environ["GATE"]).exists():
+                await asyncio.sleep(0.1)
             return await super().sample(messages, n, seed)
 
-    generator.Generator = SlowGenerator
+    generator.Generator = GatedGenerator
 """
 
 
@@ -86,35 +92,49 @@ def results(output: Path) -> dict[str, bytes]:
     return found | {path.name: path.read_bytes() for path in pairs if "manifest" not in path.name}
 
 
-@pytest.fixture
-def cluster(workers, monkeypatch):
-    """Two nodes with a claimed GPU each; the driver is on the first."""
+@pytest.fixture(scope="module")
+def cluster(workers, tmp_path_factory):
+    """Two nodes with a claimed GPU each; the driver is on the first. Workers wait in the middle for the file `gate`."""
     from ray.cluster_utils import Cluster
 
-    for name, value in (workers | {"SECONDS_PER_REQUEST": "0.5"}).items():
-        monkeypatch.setenv(name, value)
-    node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100_000_000}
-    found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    found.second = found.add_node(**node)
+    gate = tmp_path_factory.mktemp("gate") / "open"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (workers | {"GATE": str(gate)}).items():
+            patch.setenv(name, value)
+        node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100_000_000}
+        found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        found.gate, found.second = gate, found.add_node(**node)
     yield found
     found.shutdown()
 
 
-def ray_command(data: Path, model: Path, output: Path, address: str, *flags: str) -> list[str]:
+def worker_flags(data: Path, model: Path, output: Path) -> list[str]:
     places = ("--data", data / "train.json", "--db_root", data / "databases", "--model", model, "--output_dir", output)
-    command = ("-m", "tree.run_ray", "--address", address, "--num_shards", SHARDS, *places, *flags)
-    return list(map(str, command))
+    return [*map(str, places), "--trees_in_flight", "1"]
 
 
-def wait_for(what, seconds: float = 60) -> None:
+def ray_command(address: str, *flags: str) -> list[str]:
+    return ["-m", "tree.run_ray", "--address", address, "--num_shards", str(SHARDS), *flags]
+
+
+def wait_for(what, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.1)
 
 
+def test_wrong_input_that_only_workers_see_stops_the_run(cluster, data, tiny_model, tmp_path):
+    flags = worker_flags(data, tiny_model, tmp_path / "out")
+    run = run_script(*ray_command(cluster.address, *flags, "--db_root", "nowhere"))
+    assert_one_line_error(run, "shard", "nowhere", "no such database")
+    run = run_script(*ray_command(cluster.address, *flags, "--cpus", "64"))
+    assert_one_line_error(run, "64 CPU cores")
+    assert not list(tmp_path.glob("out/.*"))
+
+
 def test_a_lost_machine_changes_no_file(cluster, data, tiny_model, one_machine, tmp_path):
-    command = ray_command(data, tiny_model, tmp_path, cluster.address, "--trees_in_flight", "1")
+    command = ray_command(cluster.address, *worker_flags(data, tiny_model, tmp_path))
     driver = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -123,9 +143,76 @@ def test_a_lost_machine_changes_no_file(cluster, data, tiny_model, one_machine, 
         wait_for(lambda: len([path for path in tmp_path.glob("tree_dataset/*/*/*.jsonl") if path.stat().st_size]) == 2)
         assert not list(tmp_path.glob("tree_dataset/*/*/all_trees.json"))
         cluster.remove_node(cluster.second, allow_graceful=False)
-        said, _ = driver.communicate(timeout=120)
+        cluster.gate.touch()
+        said, _ = driver.communicate(timeout=240)
     finally:
         driver.kill()
     assert driver.returncode == 0, said
     assert "was lost" in said and "trying again, 1 of 3" in said
     assert results(tmp_path) == one_machine
+
+
+class NoBoard:
+    """Takes reports as Ray's handle of a board does, and keeps none."""
+
+    def __init__(self):
+        self.report = self
+
+    def remote(self, shard: int, trees: int) -> None:
+        pass
+
+
+def test_files_come_back_from_a_folder_that_is_not_shared(
+    data, tiny_model, workers, one_machine, tmp_path, monkeypatch
+):
+    for name, value in workers.items():
+        monkeypatch.setenv(name, value)
+    flags = tuple(worker_flags(data, tiny_model, Path("out")))
+    (tmp_path / "there" / "out").mkdir(parents=True)
+    outcome = run_shard(1, Run(flags, SHARDS, "out", str(tmp_path / "there"), "no marker", on_cpu=True), NoBoard())
+    assert outcome.code == 0, outcome.line
+    write_files(str(tmp_path / "here"), outcome.files)
+    [trees] = (tmp_path / "here").glob("tree_dataset/part1/*/all_trees.json")
+    assert trees.read_bytes() == one_machine["trees 1"] and (trees.parent / "manifest.json").is_file()
+    for strategy in ("emerge", "baseline"):
+        name = f"final_data_{strategy}_shard_1.json"
+        assert (tmp_path / "here" / name).read_bytes() == one_machine[name]
+        assert read_pair_manifest(tmp_path / "here" / name, "").shard_id == 1
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_ends_with_the_process_that_watches_it(end, tmp_path):
+    """Also what the worker started, and what of it does not heed SIGTERM."""
+    deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); open(str(os.getpid()), 'w'); time.sleep(99)"
+    both = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf!r}]); exec({deaf!r})"
+    watch = (
+        "import subprocess, sys; from tree.run_ray import GUARD; "
+        f"subprocess.Popen(['bash', '-c', GUARD, 'guard', sys.executable, '-c', {both!r}], "
+        "stdin=subprocess.PIPE, start_new_session=True).wait()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", watch], cwd=tmp_path, env=environment) as process:
+        wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+        process.send_signal(end)
+    wait_for(lambda: not any(Path("/proc", path.name).exists() for path in tmp_path.iterdir()), 20)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--data", "nowhere.json"), ["nowhere.json"]),
+        (("--dry_run",), ["--dry_run", "tree.run_pipeline"]),
+        (("--max_depth", "0"), ["--max_depth 0"]),
+        (("--retries", "-1"), ["--retries"]),
+        ((), ["no Ray cluster", "ray start --head"]),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(data, tiny_model, tmp_path, flags, words):
+    command = ray_command("127.0.0.1:1", *worker_flags(data, tiny_model, tmp_path / "out"), *flags)
+    assert_one_line_error(run_script(*command), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_suit_the_gpus():
+    assert [shard_count(9428, gpus) for gpus in (1, 2, 4, 8, 16, 64)] == [4, 8, 16, 16, 16, 64]
+    assert shard_count(10, 2) == 2

@@ -3,7 +3,7 @@
     python -m tree.run_ray --model Qwen2.5-Coder-1.5B-Instruct                     # a GPU for each shard
     python -m tree.run_ray --num_shards 16 --address head-node:6379 --sample_num 8
     python -m tree.run_ray --address local --cpus 2 --data data/demo/train.json --db_root data/demo/train_databases \\
-        --model Qwen2.5-Coder-0.5B-Instruct --limit 10                             # this machine's CPU, without a cluster
+        --model Qwen2.5-Coder-0.5B-Instruct --limit 10                             # this machine's CPU, no cluster
 
 All flags but those below go to the workers, `python -m tree.run_pipeline`. Start the cluster first: `ray start --head`
 on one machine, `ray start --address head-node:6379` on the others. On each the project, its environment, data and model
@@ -14,6 +14,7 @@ was lost is given to another. The same command with the same --num_shards contin
 
 import argparse
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -27,8 +28,10 @@ from pathlib import Path
 from tree.files import InputError, replacing, run_script
 from tree.questions import limited, load_questions, shard_count, shards
 
+CONNECT = 10.0  # seconds in which a cluster must answer
 POLL = 1.0  # seconds between looks at a worker's journal
-PAUSE = 10.0  # seconds before a shard is tried again, in which what is left of the lost worker ends
+LOST = -1_000  # in the place of an exit code: Ray lost the machine, or its process there
+PAUSE = 10.0  # seconds before a shard is given out again, in which what is left of the lost worker ends
 
 # The worker's process group ends with the pipe on its standard input, whatever ends the process that holds the other
 # end: cancelling, a crash, a lost driver. SIGKILL, because the journal is on disk.
@@ -61,12 +64,10 @@ class Outcome:
 # --- on the machine of a shard: without the project's modules, which Ray's processes may not find ---------------------
 
 
-def run_shard(shard: int, run: Run, board, pause: float) -> Outcome:
+def run_shard(shard: int, run: Run, board) -> Outcome:
     """Run the worker of a shard to its end, and tell the board how many trees it has."""
-    time.sleep(pause)
     start = time.monotonic()
-    os.chdir(run.folder)
-    output = Path(run.output_dir)
+    output = Path(run.folder) / run.output_dir
     log = output / "logs" / f"shard_{shard}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     worker = (sys.executable, "-m", "tree.run_pipeline", *run.flags)
@@ -79,6 +80,7 @@ def run_shard(shard: int, run: Run, board, pause: float) -> Outcome:
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=subprocess.STDOUT,
+            cwd=run.folder,
             env=environment,
             start_new_session=True,
         ) as process,
@@ -125,7 +127,7 @@ def finished_files(output: Path, shard: int) -> dict[str, bytes]:
     folder = max(manifests, key=lambda manifest: manifest.stat().st_mtime_ns).parent
     paths = list(folder.glob("*.json"))
     if (folder / "all_trees.json").exists():
-        paths += [path for path in output.glob(f"*_shard_{shard}.json")]
+        paths += list(output.glob(f"*_shard_{shard}.json"))
     return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
@@ -164,8 +166,11 @@ def connect(address: str):
 
     here = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        if re.fullmatch(r"[^/]+:\d+", address):  # Ray itself would try for minutes
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), CONNECT).close()
+        ray.init(address=address, log_to_driver=False, logging_level="CRITICAL", **here)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"--address {address}: no Ray cluster answers ({reason}); start one with `ray start --head`, "
@@ -200,21 +205,24 @@ class Driver:
         self.bar = tqdm(total=sum(sizes), desc="trees", unit="tree", mininterval=1)
         self.tries: Counter[int] = Counter()
         self.running: dict = {}
+        self.later: dict[int, float] = {}
         self.done: dict[int, Outcome] = {}
         self.failed: list[int] = []
 
     def start(self, shard: int) -> None:
-        pause = PAUSE if self.tries[shard] else 0.0
         self.tries[shard] += 1
-        self.running[self.task.remote(shard, self.run, self.board, pause)] = shard
+        self.running[self.task.remote(shard, self.run, self.board)] = shard
 
     def all_shards(self) -> None:
         """Return when every shard is done or given up. Raises InputError when the input of one is wrong."""
         for shard in range(self.run.num_shards):
             self.start(shard)
-        while self.running:
-            for task in self.ray.wait(list(self.running), timeout=POLL)[0]:
+        while self.running or self.later:
+            for task in self.ray.wait(list(self.running), timeout=POLL)[0] if self.running else ():
                 self.ended(self.running.pop(task), self.outcome(task))
+            for shard in [shard for shard, due in self.later.items() if due <= time.monotonic()]:
+                del self.later[shard]
+                self.start(shard)
             self.show()
         self.bar.close()
 
@@ -222,12 +230,13 @@ class Driver:
         try:
             return self.ray.get(task)
         except self.ray.exceptions.RayError as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            reason = lines[-1] if isinstance(error, self.ray.exceptions.RayTaskError) else lines[0]
-            return Outcome(-1, "a machine that was lost", f"{type(error).__name__}: {reason.strip()}")
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = lines[-1] if isinstance(error, self.ray.exceptions.RayTaskError) else lines[0].split(". ")[0]
+            return Outcome(LOST, "", f"{type(error).__name__}: {reason}")
 
     def ended(self, shard: int, outcome: Outcome) -> None:
-        said = f"shard {shard} on {outcome.machine}"
+        """Take in what came of a shard. Raises InputError when its input is wrong."""
+        said = f"shard {shard} was lost" if outcome.code == LOST else f"shard {shard} on {outcome.machine} failed"
         if outcome.code == 0:
             self.done[shard] = outcome
             write_files(self.run.output_dir, outcome.files)
@@ -237,21 +246,17 @@ class Driver:
             self.bar.close()
             raise InputError(f"{said}: {outcome.line.removeprefix('error: ')}")
         elif self.tries[shard] <= self.retries:
-            ended = f"ended with exit code {outcome.code}" if outcome.code >= 0 else "was lost"
-            self.bar.write(f"{said} {ended} ({outcome.line}); trying again, {self.tries[shard]} of {self.retries}")
-            self.start(shard)
+            self.bar.write(f"{said} ({outcome.line}); trying again, {self.tries[shard]} of {self.retries}")
+            self.later[shard] = time.monotonic() + PAUSE
         else:
-            self.bar.write(f"{said} failed {self.tries[shard]} times: {outcome.line}")
+            self.bar.write(f"{said} ({outcome.line}); given up after {self.tries[shard]} tries")
             self.failed.append(shard)
 
     def show(self) -> None:
         trees = self.ray.get(self.board.read.remote())
-        running = {shard: min(trees.get(shard, 0), self.sizes[shard]) for shard in self.running.values()}
-        self.bar.n = sum(self.sizes[shard] for shard in self.done) + sum(running.values())
-        self.bar.set_postfix_str(
-            f"shards: {len(self.done)} of {self.run.num_shards} done, "
-            f"{sum(shard in trees for shard in running)} started, {len(self.failed)} failed"
-        )
+        running = [min(trees.get(shard, 0), self.sizes[shard]) for shard in self.running.values()]
+        self.bar.set_postfix_str(f"{len(self.done)} of {self.run.num_shards} shards done", refresh=False)
+        self.bar.update(sum(self.sizes[shard] for shard in self.done) + sum(running) - self.bar.n)
 
 
 def write_files(output_dir: str, files: dict[str, bytes]) -> None:
@@ -302,13 +307,12 @@ def main() -> int:
         marker.unlink(missing_ok=True)
         ray.shutdown()  # which ends the workers
     if driver.failed:
-        numbers = ", ".join(map(str, sorted(driver.failed)))
-        print(
-            f"error: {len(driver.failed)} of {num_shards} shards failed: {numbers}; see the lines above, and", end=" "
-        )
-        print(f"{args.output_dir}/logs on their machines", file=sys.stderr)
+        numbers = " ".join(map(str, sorted(driver.failed)))
+        logs = f"{args.output_dir}/logs on their machines"
+        print(f"error: {len(driver.failed)} of {num_shards} shards failed: {numbers}; see {logs}", file=sys.stderr)
         return 1
-    print(f"all {num_shards} shards are in {args.output_dir}; next: python -m tree.merge_shards")
+    merge = "" if args.no_gold else f"; next: python -m tree.merge_shards --output_dir {args.output_dir}"
+    print(f"all {num_shards} shards are in {args.output_dir}{merge}")
     return 0
 
 
