@@ -4,6 +4,8 @@ Standard library only, but for reading a list item by item.
 """
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from types import UnionType
 from typing import IO, Any, BinaryIO
 
 MAX_NESTING = 100  # levels of a file that is read item by item
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # why a file is not written to its end
 
 
 class InputError(Exception):
@@ -160,7 +163,10 @@ def iterate_rows(path: str | os.PathLike, columns: Columns, fix: str = "check th
 
 @contextlib.contextmanager
 def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
-    """Text files to write; they take the places of `paths` only when the block ends well and all are on disk."""
+    """Text files to write; they take the places of `paths` only when the block ends well and all are on disk.
+
+    Raises InputError when they cannot be written, for example on a full disk; what was at `paths` is then untouched.
+    """
     targets = [Path(path).resolve() for path in paths]
     temporaries: list[str] = []
     try:
@@ -179,12 +185,25 @@ def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
             os.chmod(temporary, target.stat().st_mode if target.exists() else 0o666 & ~_umask())
             os.replace(temporary, target)
         for folder in {target.parent for target in targets}:
-            _sync_folder(folder)
-    except BaseException:
+            sync_folder(folder)
+    except BaseException as error:
         for temporary in temporaries:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            names = ", ".join(map(str, paths))
+            raise InputError(f"{names}: cannot be written ({error.strerror}); make room and try again") from None
         raise
+
+
+def remove_leftovers(*paths: str | os.PathLike) -> None:
+    """Delete what processes left beside `paths` that were killed while they replaced them.
+
+    Nobody else may be writing them.
+    """
+    for target in (Path(path).resolve() for path in paths):
+        for temporary in target.parent.glob(glob.escape(f".{target.name}.") + "*.tmp"):
+            temporary.unlink()
 
 
 def _temporary_beside(path: str | os.PathLike, target: Path) -> tuple[int, str]:
@@ -219,8 +238,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last over a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` last over a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
