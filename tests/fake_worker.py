@@ -1,8 +1,8 @@
-"""One worker with a deterministic generator, as a process that tests can kill:  python -m tests.fake_worker [flags]
+"""One worker with a deterministic generator, which tests can kill:  python -m tests.fake_worker [flags]
 
-What goes wrong is said by environment variables: KILL_AT=n dies of SIGKILL around the n-th fsync or rename, FILE_SIZE is
-the largest file in bytes; FAIL_ON, CRASH_ON and
-ENGINE_DIES_ON hold a part of a question, which then raises, takes the process down, or takes the engine down.
+The environment says what goes wrong: KILL_AT=n dies of SIGKILL around the n-th fsync or rename, FILE_SIZE is the
+largest file in bytes, REPLY_SECONDS the longest time of a reply; FAIL_ON, CRASH_ON and ENGINE_DIES_ON hold a part of a
+question, which then raises, takes the process down, or takes the engine down.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import random
 import resource
 import signal
 
-from tests.conftest import QUESTIONS
+from tests.shop import QUESTIONS
 from tree import generator, run_pipeline
 from tree.files import run_script
 from tree.prompts import Reply
@@ -47,7 +47,7 @@ class FaultyGenerator(FakeGenerator):
     """The same replies after some time, and whatever the environment wants to go wrong."""
 
     async def sample(self, messages, n, seed):
-        await asyncio.sleep(random.random() * 0.05)
+        await asyncio.sleep(random.random() * float(os.environ.get("REPLY_SECONDS", "0.05")))
         asked = messages[0]["content"]
 
         def named(fault: str) -> bool:

@@ -20,7 +20,6 @@ async def draw_candidates(
     from tqdm import tqdm
 
     left = sum(question.question_id not in journal for question in work.questions)
-    bar = tqdm(total=left, desc="candidates", unit="question")
 
     async def draw(question: Question) -> dict:
         prompt = work.prompt(question)
@@ -36,7 +35,7 @@ async def draw_candidates(
             "candidates": [extract_sql(reply.text) for reply in replies],
         }
 
-    await work_off(work.questions, len(work.questions), draw, journal, attempts)
-    bar.close()
+    with tqdm(total=left, desc="candidates", unit="question") as bar:
+        await work_off(work.questions, len(work.questions), draw, journal, attempts)
     drawn = sum(question.question_id in journal for question in work.questions)
     return {"questions": drawn, "candidates": args.num_roots * drawn, **generator.counts()}

@@ -79,9 +79,12 @@ class Progress:
         )
         self._bar.update()
 
-    def finish(self) -> dict[str, float]:
-        """Close the bar; the counts and shares of the whole run."""
+    def close(self) -> None:
+        """End the bar's line."""
         self._bar.close()
+
+    def finish(self) -> dict[str, float]:
+        """The counts and shares of the whole run."""
         seconds = time.perf_counter() - self.start
         tokens = self.generator.counts()
         self.counts.update(tokens)

@@ -15,6 +15,7 @@ beside a manifest.json: a list of queries for each question, for `evaluate.py --
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from functools import partial
@@ -100,7 +101,8 @@ async def grow_all(
 
     # twice what the engine needs, because trees wait for SQL too
     in_flight = args.trees_in_flight or max(8, 2 * sequences_at_once(args.max_num_seqs) // args.sample_num)
-    await work_off(work.questions, in_flight, one, journal, attempts)
+    with contextlib.closing(progress):
+        await work_off(work.questions, in_flight, one, journal, attempts)
     figures = progress.finish()
     print("\n".join(progress.lines(figures)))
     return figures
