@@ -162,8 +162,8 @@ def iterate_rows(path: str | os.PathLike, columns: Columns, fix: str = "check th
 
 
 @contextlib.contextmanager
-def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
-    """Text files to write; they take the places of `paths` only when the block ends well and all are on disk.
+def replacing_together(*paths: str | os.PathLike, binary: bool = False) -> Iterator[list[IO]]:
+    """Text (or binary) files to write, which take the places of `paths` when the block ends well and all are on disk.
 
     Raises InputError when they cannot be written, for example on a full disk; what was at `paths` is then untouched.
     """
@@ -175,7 +175,8 @@ def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
             for path, target in zip(paths, targets, strict=True):
                 handle, temporary = _temporary_beside(path, target)
                 temporaries.append(temporary)
-                files.append(stack.enter_context(os.fdopen(handle, "w", encoding="utf-8", newline="\n")))
+                how = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": "\n"}
+                files.append(stack.enter_context(os.fdopen(handle, **how)))
             yield files
             for file in files:
                 file.flush()
@@ -185,7 +186,7 @@ def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
             os.chmod(temporary, target.stat().st_mode if target.exists() else 0o666 & ~_umask())
             os.replace(temporary, target)
         for folder in {target.parent for target in targets}:
-            sync_folder(folder)
+            sync_file(folder)
     except BaseException as error:
         for temporary in temporaries:
             with contextlib.suppress(FileNotFoundError):
@@ -226,9 +227,9 @@ def check_writable(*paths: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[IO[str]]:
-    """A text file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
-    with replacing_together(path) as (file,):
+def replacing(path: str | os.PathLike, binary: bool = False) -> Iterator[IO]:
+    """A file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
+    with replacing_together(path, binary=binary) as (file,):
         yield file
 
 
@@ -238,9 +239,9 @@ def _umask() -> int:
     return mask
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` last over a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Make what was written to a file, or the names in a folder, last over a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

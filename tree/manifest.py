@@ -84,8 +84,8 @@ class Manifest:
             self.content["started"] = earlier["started"]
             self.content["continued"] = earlier.get("continued", 0) + 1
             code = earlier.get("earlier_code", [])
-            new = _code_of(earlier) not in [*code, _code_of(self.content)]
-            self.content["earlier_code"] = [*code, _code_of(earlier)] if new else code
+            new = code_of(earlier) not in [*code, code_of(self.content)]
+            self.content["earlier_code"] = [*code, code_of(earlier)] if new else code
         write_json(path, self.content)
 
     def write(self, path: str | os.PathLike, **counts) -> None:
@@ -122,10 +122,10 @@ def shard_of(content: dict) -> Shard:
         "num_shards": arguments["num_shards"],
         **{name: value for name, value in arguments.items() if name not in PER_SHARD},
     }
-    return Shard(arguments["shard_id"], run, _code_of(content))
+    return Shard(arguments["shard_id"], run, code_of(content))
 
 
-def _code_of(content: dict) -> dict[str, str]:
+def code_of(content: dict) -> dict[str, str]:
     """The code version that wrote a manifest."""
     return content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
 

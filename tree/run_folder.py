@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tree.files import InputError, read_json, sync_folder
+from tree.files import InputError, read_json, sync_file
 from tree.manifest import differences, shard_of
 
 
@@ -63,7 +63,7 @@ def make_run_folder(part: Path) -> Path:
         folder = part / time.strftime("%Y%m%d_%H%M%S")
         try:
             folder.mkdir(parents=True)
-            sync_folder(part)
+            sync_file(part)
             return folder
         except FileExistsError:
             time.sleep(1)
