@@ -252,7 +252,6 @@ def test_wrong_settings(trained, tiny_model):
     assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
     assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
     assert_one_line_error(train(trained, tiny_model, "--report_to", "nothing"), "'nothing' is not installed")
-    assert_one_line_error(train(trained, tiny_model, "--resume", trained), "trainer_state.json", "--resume")
     assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
     assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
     assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "more than once")
@@ -275,36 +274,6 @@ def test_datasets_and_trl_load_the_pair_file(trained):
 
     loaded = load_dataset("json", data_files=str(trained / "pairs.json"), split="train")
     assert loaded[0]["chosen"][0]["role"] == "assistant"
-
-
-def weights_of(folder):
-    from safetensors.torch import load_file
-
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, tiny_model, pair_rows):
-    """Stopped in the middle of the second epoch, with dropout."""
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    flags = ("--eval_steps", "1", "--batch_size", "1", "--gradient_accumulation", "2", "--max_steps", "5")
-    whole = train(tmp_path, tiny_model, *flags)
-    assert whole.returncode == 0, whole.stderr
-    (tmp_path / "adapter").rename(tmp_path / "whole")
-
-    # the same run, killed after its third step
-    code = (
-        "import os, runpy, sys; from transformers import TrainerCallback, trainer_callback as t; "
-        "f = lambda self, args, state, control, **k: os._exit(9) if state.global_step == 3 else control; "
-        "t.DefaultFlowCallback.on_save = f; sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
-    )
-    killed = train(tmp_path, tiny_model, *flags, script=("-c", code, "train.py"))
-    assert killed.returncode == 9, killed.stderr
-    resumed = train(tmp_path, tiny_model, *flags, "--resume", tmp_path / "adapter" / "checkpoint-3")
-    assert resumed.returncode == 0, resumed.stderr
-    metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
-    assert metrics["steps"] == 5
-    uninterrupted, found = weights_of(tmp_path / "whole"), weights_of(tmp_path / "adapter")
-    assert all(torch.equal(weight, found[name]) for name, weight in uninterrupted.items())
 
 
 def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
