@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUESTIONS, ROOT, SHOP, assert_one_line_error, make_database, run_script
+from tests.conftest import ROOT, assert_one_line_error, run_script
+from tests.shop import QUESTIONS, SHOP, make_database
 from tree.manifest import read_pair_manifest
 from tree.questions import shard_count
 from tree.run_ray import Run, run_shard, write_files
 
 SHARDS = 3
+# imported by every Python process; transformers takes seconds to load, so a worker has a fake tokenizer too
 FAKE = """
 import sys
 
@@ -27,7 +29,7 @@ if "tree.run_pipeline" in sys.orig_argv:
     import os
     from pathlib import Path
 
-    from tests.test_run_pipeline import FakeGenerator
+    from tests.fake_worker import FakeGenerator, encode
     from tree import generator
 
     class GatedGenerator(FakeGenerator):
@@ -36,7 +38,9 @@ if "tree.run_pipeline" in sys.orig_argv:
                 await asyncio.sleep(0.1)
             return await super().sample(messages, n, seed)
 
-    generator.Generator = GatedGenerator
+    generator.Generator, generator.encode = GatedGenerator, encode
+    generator.load_tokenizer = lambda model: None
+    generator.on_gpu = lambda: False
 """
 
 
@@ -169,7 +173,8 @@ def test_files_come_back_from_a_folder_that_is_not_shared(
         monkeypatch.setenv(name, value)
     flags = tuple(worker_flags(data, tiny_model, Path("out")))
     (tmp_path / "there" / "out").mkdir(parents=True)
-    outcome = run_shard(1, Run(flags, SHARDS, "out", str(tmp_path / "there"), "no marker", on_cpu=True), NoBoard())
+    run = Run(flags, SHARDS, "out", str(tmp_path / "there"), "no marker", on_cpu=True)
+    outcome = run_shard(1, run, NoBoard(), again=False)
     assert outcome.code == 0, outcome.line
     write_files(str(tmp_path / "here"), outcome.files)
     [trees] = (tmp_path / "here").glob("tree_dataset/part1/*/all_trees.json")
@@ -216,3 +221,43 @@ def test_what_is_wrong_is_said_before_anything_starts(data, tiny_model, tmp_path
 def test_shards_suit_the_gpus():
     assert [shard_count(9428, gpus) for gpus in (1, 2, 4, 8, 16, 64)] == [4, 8, 16, 16, 16, 64]
     assert shard_count(10, 2) == 2
+
+
+# --- Slurm ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_array_ends_with_the_files_of_one_machine(data, tiny_model, workers, one_machine, tmp_path):
+    """Each job as Slurm starts it: a copy of the script elsewhere, the project as the folder it was submitted from."""
+    script = tmp_path / "spool" / "slurm_script.sh"
+    script.parent.mkdir()
+    script.write_bytes((ROOT / "tree" / "run_slurm.sh").read_bytes())
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SHARDS": str(SHARDS), **workers}
+    for shard in range(SHARDS):
+        flags = worker_flags(data, tiny_model, tmp_path / "out")
+        run = run_script(script, *flags, cwd=tmp_path, SLURM_ARRAY_TASK_ID=str(shard), **job)
+        assert run.returncode == 0, run.stderr
+    assert results(tmp_path / "out") == one_machine
+
+
+def test_a_job_is_tried_again_when_its_worker_dies_but_not_for_wrong_input(tmp_path):
+    """The worker is a script that writes down its flags, and dies twice, or ends with the exit code 2."""
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text('#!/bin/bash\necho "$@" >>flags\n(($(wc -l <flags) > 2)) || exit "$CODE"\n')
+    python.chmod(0o755)
+    command = ("bash", ROOT / "tree" / "run_slurm.sh", "--limit", "3", "--fresh")
+    job = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_ARRAY_TASK_ID": "5", "PAUSE": "0"}
+    environment = os.environ | job | {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+    first, later = (f"-m tree.run_pipeline --limit 3{fresh} --shard_id 5 --num_shards 16" for fresh in (" --fresh", ""))
+    for code, ended, starts in (("137", 0, [first, later, later]), ("2", 2, [first])):
+        run = subprocess.run(command, env=environment | {"CODE": code}, cwd=tmp_path, capture_output=True, text=True)
+        assert run.returncode == ended, run.stderr
+        assert (tmp_path / "flags").read_text().splitlines() == starts
+        (tmp_path / "flags").unlink()
+    requeued = environment | {"CODE": "2", "SLURM_RESTART_COUNT": "1"}
+    assert subprocess.run(command, env=requeued, cwd=tmp_path, capture_output=True).returncode == 2
+    assert (tmp_path / "flags").read_text().splitlines() == [later]
+
+
+def test_a_job_outside_of_an_array_is_refused():
+    assert_one_line_error(run_script("tree/run_slurm.sh"), "sbatch tree/run_slurm.sh")

@@ -64,19 +64,22 @@ class Outcome:
 # --- on the machine of a shard: without the project's modules, which Ray's processes may not find ---------------------
 
 
-def run_shard(shard: int, run: Run, board) -> Outcome:
-    """Run the worker of a shard to its end, and tell the board how many trees it has."""
+def run_shard(shard: int, run: Run, board, again: bool) -> Outcome:
+    """Run the worker of a shard to its end, and tell the board how many trees it has.
+
+    A worker that runs `again` goes on with what is there, also when the first was to begin anew.
+    """
     start = time.monotonic()
     output = Path(run.folder) / run.output_dir
     log = output / "logs" / f"shard_{shard}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    worker = (sys.executable, "-m", "tree.run_pipeline", *run.flags)
-    flags = ("--shard_id", str(shard), "--num_shards", str(run.num_shards))
+    flags = [flag for flag in run.flags if not (again and flag == "--fresh")]
+    flags += ["--shard_id", str(shard), "--num_shards", str(run.num_shards)]
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if run.on_cpu else {})
     with (
         open(log, "wb") as said,
         subprocess.Popen(
-            ["bash", "-c", GUARD, "guard", *worker, *flags],
+            ["bash", "-c", GUARD, "guard", sys.executable, "-m", "tree.run_pipeline", *flags],
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -106,7 +109,8 @@ def trees_written(output: Path, shard: int) -> Iterator[int]:
     """How many trees the newest journal of a shard holds, without end."""
     path, file, trees = None, None, 0
     while True:
-        journals = list((output / "tree_dataset" / f"part{shard}").glob("*/*.jsonl"))
+        part = output / "tree_dataset" / f"part{shard}"
+        journals = [*part.glob("*/trees.jsonl"), *part.glob("*/candidates.jsonl")]
         newest = max(journals, key=lambda journal: journal.stat().st_mtime_ns, default=None)
         if newest != path:
             path, file, trees = newest, newest and newest.open("rb"), 0
@@ -125,7 +129,7 @@ def finished_files(output: Path, shard: int) -> dict[str, bytes]:
     """The files of a finished shard, by their path in the output folder."""
     manifests = (output / "tree_dataset" / f"part{shard}").glob("*/manifest.json")
     folder = max(manifests, key=lambda manifest: manifest.stat().st_mtime_ns).parent
-    paths = list(folder.glob("*.json"))
+    paths = [path for path in folder.iterdir() if path.is_file()]
     if (folder / "all_trees.json").exists():
         paths += list(output.glob(f"*_shard_{shard}.json"))
     return {str(path.relative_to(output)): path.read_bytes() for path in paths}
@@ -210,8 +214,9 @@ class Driver:
         self.failed: list[int] = []
 
     def start(self, shard: int) -> None:
+        task = self.task.remote(shard, self.run, self.board, again=self.tries[shard] > 0)
+        self.running[task] = shard
         self.tries[shard] += 1
-        self.running[self.task.remote(shard, self.run, self.board)] = shard
 
     def all_shards(self) -> None:
         """Return when every shard is done or given up. Raises InputError when the input of one is wrong."""
@@ -272,10 +277,12 @@ def main() -> int:
     own, flags = parse_arguments()
 
     # --- everything that can be wrong, before anything is started ---
-    from tree import run_pipeline
+    from tree.run_pipeline import parse_arguments as parse_flags
+    from tree.run_table import table
+    from tree.settings import check_settings
 
-    args = run_pipeline.parse_arguments([*flags, "--num_shards", str(own.num_shards or 1)])
-    run_pipeline.check_settings(args)
+    args = parse_flags([*flags, "--num_shards", str(own.num_shards or 1)])
+    check_settings(args)
     if args.dry_run:
         raise InputError("--dry_run: use `python -m tree.run_pipeline --dry_run`, which needs no cluster")
     if own.cpus < 0 or own.retries < 0:
@@ -301,11 +308,13 @@ def main() -> int:
         driver = Driver(ray, run, sizes, own.cpus, own.retries)
         driver.all_shards()
     except KeyboardInterrupt:
-        print(f"to continue, give the same command with --num_shards {num_shards}", file=sys.stderr)
+        hint = " and without --fresh" if args.fresh else ""
+        print(f"to go on, run the same command with --num_shards {num_shards}{hint}", file=sys.stderr)
         raise
     finally:
         marker.unlink(missing_ok=True)
         ray.shutdown()  # which ends the workers
+    print("\n".join(table(args.output_dir)) if driver.done else "no shard is done")
     if driver.failed:
         numbers = " ".join(map(str, sorted(driver.failed)))
         logs = f"{args.output_dir}/logs on their machines"
