@@ -12,10 +12,11 @@ stands where nothing was measured on a GPU.
 
 static     whole databases, one shard per GPU
 k          `tree.questions.shards` with k shards per GPU, taken from a queue; every shard starts an engine
-k, kept    the same with one engine per GPU that takes shard after shard
+k, kept    the same with one engine per GPU that takes shard after shard (which the workers do not)
+default    k as `tree.questions.shard_count` sets it for a cluster
 
-Three clusters: all GPUs equal; every fourth half as fast (`uneven`); every eighth, or one of fewer, gone in the middle
-of the work, its shard continued from the journal by the next that is free (`lost`).
+Three clusters: all GPUs equal; every fourth half as fast (`uneven`); the second of every eight gone in the middle of
+the work, its shard continued from the journal by the next that is free (`lost`).
 
 Efficiency is the time of one engine for everything, without its start, over GPUs x makespan, where a slow GPU counts as
 a half and a lost one as the time it had; medians over the seeds.
@@ -36,7 +37,7 @@ from statistics import mean, median
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tree.files import InputError, read_rows, run_script  # noqa: E402
-from tree.questions import by_database, estimated_cost, shards  # noqa: E402
+from tree.questions import by_database, estimated_cost, shard_count, shards  # noqa: E402
 from tree.tree_node import Question  # noqa: E402
 
 CLUSTERS = ("equal", "uneven", "lost")
@@ -294,15 +295,16 @@ def simulate(questions: Sequence[Question], args: argparse.Namespace, seed: int)
     [work] = by_count[1]
     found = {("work",): Outcome(work, 1)}
     for number in GPUS:
-        whole = durations(whole_databases(questions, number))
+        default = shard_count(len(questions), number)
+        policies = {"static": durations(whole_databases(questions, number)), "default": by_count[default]}
+        policies |= {f"{k}": by_count[number * k] for k in PER_GPU}
         for name in CLUSTERS:
             gpus = cluster(name, number, args.start + work / number / 2)
-            policies = {"static": (whole, False)}
-            policies |= {f"{k}": (by_count[number * k], False) for k in PER_GPU}
-            policies |= {f"{k}, kept": (by_count[number * k], True) for k in PER_GPU}
-            for policy, (of_shards, kept) in policies.items():
-                seconds = makespan(of_shards, gpus, args.start, kept)
-                found[name, number, policy] = Outcome(seconds, work / capacity(gpus, seconds))
+            for policy, of_shards in policies.items():
+                for kept in (False, True) if policy.isdigit() else (False,):
+                    seconds = makespan(of_shards, gpus, args.start, kept)
+                    key = (name, number, policy + ", kept" * kept)
+                    found[key] = Outcome(seconds, work / capacity(gpus, seconds))
     return found
 
 
@@ -375,6 +377,9 @@ def main() -> None:
     print(f"{args.data}: {len(questions)} questions on {databases} databases")
     print(f"one engine needs {work:.0f} s, and {args.start:.0f} s to start")
     print_tables(runs)
+    ratio = middle(runs, "equal", 64, "static", "seconds") / middle(runs, "equal", 64, "default", "seconds")
+    print(f"\nPROMISE scale_efficiency_8_gpus {middle(runs, 'equal', 8, 'default', 'efficiency'):.2f} GOAL >= 0.80")
+    print(f"PROMISE scale_static_over_default_64_gpus {ratio:.2f} GOAL >= 1.00")
 
 
 if __name__ == "__main__":

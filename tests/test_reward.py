@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -284,17 +287,30 @@ def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
     assert metrics["steps"] == 4 and metrics["validation_by_relation"]["sibling"]["pairs"] > 0
 
 
-def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows):
+def launchers(machines: int) -> list[tuple[str, ...]]:
+    """The commands that start two processes: on one machine, or one on each of two with the example file."""
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2")
+    if machines == 1:
+        return [(*launch, "--multi_gpu", "train.py")]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(server.getsockname()[1]))
+    example = ("--config_file", "accelerate_multi_node.yaml")
+    return [(*launch, *example, *place, "--machine_rank", str(rank), "train.py") for rank in range(machines)]
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows, machines):
     """Two processes with one question each are one with two; three questions validate, with 1 or 2 pairs."""
     [extra] = [row | {"prompt": [{"role": "user", "content": "Why?"}], "question_id": 99} for row in pair_rows[:1]]
     (tmp_path / "pairs.json").write_text(json.dumps([*pair_rows[:-1], extra]))
-    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "train.py")
     flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "3", "--validation_fraction", "0.4")
     one = train(tmp_path, tiny_model, *flags, "--gradient_accumulation", "2")
     assert one.returncode == 0, one.stderr
     (tmp_path / "adapter").rename(tmp_path / "one")
-    two = train(tmp_path, tiny_model, *flags, script=launch, CUDA_VISIBLE_DEVICES="")
-    assert two.returncode == 0, two.stderr
+    start = partial(train, tmp_path, tiny_model, *flags, CUDA_VISIBLE_DEVICES="")
+    with ThreadPoolExecutor() as threads:
+        for run in threads.map(lambda script: start(script=script), launchers(machines)):
+            assert run.returncode == 0, run.stderr
     histories = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "adapter")]
     for key in ("loss", "accuracy", "margin", "num_tokens", "eval_loss", "eval_accuracy", "eval_accuracy_sibling"):
         found = [[entry[key] for entry in history if key in entry] for history in histories]
