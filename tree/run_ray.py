@@ -22,6 +22,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -229,7 +230,6 @@ class Driver:
                 del self.later[shard]
                 self.start(shard)
             self.show()
-        self.bar.close()
 
     def outcome(self, task) -> Outcome:
         try:
@@ -248,7 +248,6 @@ class Driver:
             self.bar.write(f"{outcome.line} ({outcome.machine}, {outcome.seconds:.0f} s)")
         elif outcome.code == 2 and self.tries[shard] == 1:
             # what is wrong with the input shows at once; later it is a lost worker that still holds the shard
-            self.bar.close()
             raise InputError(f"{said}: {outcome.line.removeprefix('error: ')}")
         elif self.tries[shard] <= self.retries:
             self.bar.write(f"{said} ({outcome.line}); trying again, {self.tries[shard]} of {self.retries}")
@@ -294,7 +293,7 @@ def main() -> int:
     ray = connect(own.address)
     count = places(ray, own.cpus)
     num_shards = own.num_shards or shard_count(len(questions), count)
-    marker = Path(args.output_dir) / f".{uuid.uuid4().hex}"
+    marker = Path(args.output_dir) / f".ray_{uuid.uuid4().hex}"
     marker.parent.mkdir(parents=True, exist_ok=True)
     print(
         f"{len(questions)} questions in {num_shards} shards on {count} {'places' if own.cpus else 'GPUs'}", flush=True
@@ -306,7 +305,8 @@ def main() -> int:
     try:
         marker.touch()
         driver = Driver(ray, run, sizes, own.cpus, own.retries)
-        driver.all_shards()
+        with closing(driver.bar):
+            driver.all_shards()
     except KeyboardInterrupt:
         hint = " and without --fresh" if args.fresh else ""
         print(f"to go on, run the same command with --num_shards {num_shards}{hint}", file=sys.stderr)
