@@ -17,7 +17,7 @@ from tests.conftest import ROOT, assert_one_line_error, run_script
 from tests.shop import QUESTIONS, SHOP, make_database
 from tree.manifest import read_pair_manifest
 from tree.questions import shard_count
-from tree.run_ray import Run, run_shard, write_files
+from tree.run_ray import Board, Run, run_shard, write_files
 
 SHARDS = 3
 # imported by every Python process; transformers takes seconds to load, so a worker has a fake tokenizer too
@@ -154,35 +154,30 @@ def test_a_lost_machine_changes_no_file(cluster, data, tiny_model, one_machine, 
     assert driver.returncode == 0, said
     assert "was lost" in said and "trying again, 1 of 3" in said
     assert results(tmp_path) == one_machine
+    continued = [json.loads(path.read_text()).get("continued", 0) for path in tmp_path.glob("tree_dataset/*/*/man*")]
+    assert sorted(continued) == [0, 0, 1]  # the lost shard went on from its journal
 
 
-class NoBoard:
-    """Takes reports as Ray's handle of a board does, and keeps none."""
-
-    def __init__(self):
-        self.report = self
-
-    def remote(self, shard: int, trees: int) -> None:
-        pass
-
-
-def test_files_come_back_from_a_folder_that_is_not_shared(
+def test_files_come_back_from_folders_that_are_not_shared_and_are_not_made_twice(
     data, tiny_model, workers, one_machine, tmp_path, monkeypatch
 ):
     for name, value in workers.items():
         monkeypatch.setenv(name, value)
     flags = tuple(worker_flags(data, tiny_model, Path("out")))
-    (tmp_path / "there" / "out").mkdir(parents=True)
-    run = Run(flags, SHARDS, "out", str(tmp_path / "there"), "no marker", on_cpu=True)
-    outcome = run_shard(1, run, NoBoard(), again=False)
-    assert outcome.code == 0, outcome.line
-    write_files(str(tmp_path / "here"), outcome.files)
-    [trees] = (tmp_path / "here").glob("tree_dataset/part1/*/all_trees.json")
+    here = tmp_path / "here"
+    for place, code in (("there", "-> out/tree_dataset/part1/"), ("elsewhere", "is finished")):
+        (tmp_path / place / "out").mkdir(parents=True)
+        run = Run(flags, SHARDS, "out", str(tmp_path / place), "no marker", on_cpu=True)
+        outcome = run_shard(1, run, Board(here), again=False)
+        assert outcome.code == 0, outcome.line
+        assert code in (tmp_path / place / "out" / "logs" / "shard_1.log").read_text()
+        write_files(here, outcome.files, replace=True)
+    [trees] = here.glob("tree_dataset/part1/*/all_trees.json")
     assert trees.read_bytes() == one_machine["trees 1"] and (trees.parent / "manifest.json").is_file()
     for strategy in ("emerge", "baseline"):
         name = f"final_data_{strategy}_shard_1.json"
-        assert (tmp_path / "here" / name).read_bytes() == one_machine[name]
-        assert read_pair_manifest(tmp_path / "here" / name, "").shard_id == 1
+        assert (here / name).read_bytes() == one_machine[name]
+        assert read_pair_manifest(here / name, "").shard_id == 1
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

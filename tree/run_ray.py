@@ -26,7 +26,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tree.files import InputError, replacing, run_script
+from tree.files import InputError, check_writable, run_script
 from tree.questions import limited, load_questions, shard_count, shards
 
 CONNECT = 10.0  # seconds in which a cluster must answer
@@ -72,6 +72,9 @@ def run_shard(shard: int, run: Run, board, again: bool) -> Outcome:
     """
     start = time.monotonic()
     output = Path(run.folder) / run.output_dir
+    shared = (output / run.marker).exists()
+    if not shared and "--fresh" not in run.flags:
+        write_files(output, board.files(shard), replace=False)
     log = output / "logs" / f"shard_{shard}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     flags = [flag for flag in run.flags if not (again and flag == "--fresh")]
@@ -90,19 +93,18 @@ def run_shard(shard: int, run: Run, board, again: bool) -> Outcome:
         ) as process,
     ):
         for trees in trees_written(output, shard):
-            board.report.remote(shard, trees)
+            board.report(shard, trees)
             try:
                 process.wait(POLL)
                 break
             except subprocess.TimeoutExpired:
                 continue
-    shared = (output / run.marker).exists()
     return Outcome(
         process.returncode,
         socket.gethostname(),
         last_line(log),
         time.monotonic() - start,
-        {} if shared or process.returncode else finished_files(output, shard),
+        {} if shared or process.returncode else files_of(output, shard),
     )
 
 
@@ -126,27 +128,62 @@ def last_line(log: Path) -> str:
     return (errors or lines or ["it wrote nothing"])[-1]
 
 
-def finished_files(output: Path, shard: int) -> dict[str, bytes]:
-    """The files of a finished shard, by their path in the output folder."""
-    manifests = (output / "tree_dataset" / f"part{shard}").glob("*/manifest.json")
+def files_of(output: Path, shard: int) -> dict[str, bytes]:
+    """The files of the newest run of a shard, by their path in the output folder; none when there is no run."""
+    manifests = list((output / "tree_dataset" / f"part{shard}").glob("*/manifest.json"))
+    if not manifests:
+        return {}
     folder = max(manifests, key=lambda manifest: manifest.stat().st_mtime_ns).parent
-    paths = [path for path in folder.iterdir() if path.is_file()]
+    paths = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     if (folder / "all_trees.json").exists():
         paths += list(output.glob(f"*_shard_{shard}.json"))
     return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
-class Board:
-    """Where workers write how many trees they have, for the driver to read."""
+def write_files(output: Path, files: dict[str, bytes], replace: bool) -> None:
+    """Write files whole or not at all, those that are there only when they differ and are to be replaced."""
+    for name, content in files.items():
+        path = output / name
+        if path.exists() and (not replace or path.read_bytes() == content):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
 
-    def __init__(self):
-        self.trees: dict[int, int] = {}
+
+class Board:
+    """On the driver's machine: how many trees each shard has, and the files that are there of earlier runs."""
+
+    def __init__(self, output: Path):
+        self.output, self.trees = output, {}
 
     def report(self, shard: int, trees: int) -> None:
         self.trees[shard] = trees
 
     def read(self) -> dict[int, int]:
         return self.trees
+
+    def files(self, shard: int) -> dict[str, bytes]:
+        return files_of(self.output, shard)
+
+
+class RemoteBoard:
+    """The board as a worker's machine sees it."""
+
+    def __init__(self, actor):
+        self.actor = actor
+
+    def report(self, shard: int, trees: int) -> None:
+        self.actor.report.remote(shard, trees)
+
+    def files(self, shard: int) -> dict[str, bytes]:
+        import ray
+
+        return ray.get(self.actor.files.remote(shard))
 
 
 # --- the driver -----------------------------------------------------------------------------------------------------
@@ -203,7 +240,8 @@ class Driver:
 
         self.ray, self.run, self.sizes, self.retries = ray, run, sizes, retries
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here).remote()
+        board = ray.remote(num_cpus=0)(Board).options(scheduling_strategy=here)
+        self.board = board.remote(Path(run.folder) / run.output_dir)
         resources = {"num_cpus": cpus} if cpus else {"num_gpus": 1}
         # lost tasks are given out again here, where it is counted and said
         self.task = ray.remote(max_retries=0, **resources)(run_shard)
@@ -211,11 +249,11 @@ class Driver:
         self.tries: Counter[int] = Counter()
         self.running: dict = {}
         self.later: dict[int, float] = {}
-        self.done: dict[int, Outcome] = {}
-        self.failed: list[int] = []
+        self.done: set[int] = set()
+        self.failed: set[int] = set()
 
     def start(self, shard: int) -> None:
-        task = self.task.remote(shard, self.run, self.board, again=self.tries[shard] > 0)
+        task = self.task.remote(shard, self.run, RemoteBoard(self.board), again=self.tries[shard] > 0)
         self.running[task] = shard
         self.tries[shard] += 1
 
@@ -241,10 +279,14 @@ class Driver:
 
     def ended(self, shard: int, outcome: Outcome) -> None:
         """Take in what came of a shard. Raises InputError when its input is wrong."""
-        said = f"shard {shard} was lost" if outcome.code == LOST else f"shard {shard} on {outcome.machine} failed"
+        said = (
+            f"shard {shard} was lost"
+            if outcome.code == LOST
+            else f"shard {shard} ended on {outcome.machine} with {outcome.code}"
+        )
         if outcome.code == 0:
-            self.done[shard] = outcome
-            write_files(self.run.output_dir, outcome.files)
+            self.done.add(shard)
+            write_files(Path(self.run.output_dir), outcome.files, replace=True)
             self.bar.write(f"{outcome.line} ({outcome.machine}, {outcome.seconds:.0f} s)")
         elif outcome.code == 2 and self.tries[shard] == 1:
             # what is wrong with the input shows at once; later it is a lost worker that still holds the shard
@@ -254,7 +296,7 @@ class Driver:
             self.later[shard] = time.monotonic() + PAUSE
         else:
             self.bar.write(f"{said} ({outcome.line}); given up after {self.tries[shard]} tries")
-            self.failed.append(shard)
+            self.failed.add(shard)
 
     def show(self) -> None:
         trees = self.ray.get(self.board.read.remote())
@@ -263,13 +305,19 @@ class Driver:
         self.bar.update(sum(self.sizes[shard] for shard in self.done) + sum(running) - self.bar.n)
 
 
-def write_files(output_dir: str, files: dict[str, bytes]) -> None:
-    """Write what came from another machine's output folder, where it is not there already."""
-    for name, content in files.items():
-        path = Path(output_dir) / name
-        if not path.exists() or path.read_bytes() != content:
-            with replacing(path) as file:
-                file.write(content.decode())
+def report(driver: Driver, args: argparse.Namespace) -> int:
+    """Print a table of the shards and what to do next; the exit code."""
+    from tree.run_table import table
+
+    print("\n".join(table(args.output_dir)) if driver.done else "no shard is done")
+    if driver.failed:
+        numbers = " ".join(map(str, sorted(driver.failed)))
+        said = f"{len(driver.failed)} of {driver.run.num_shards} shards failed: {numbers}"
+        print(f"error: {said}; see {args.output_dir}/logs on their machines", file=sys.stderr)
+        return 1
+    merge = "" if args.no_gold else f"; next: python -m tree.merge_shards --output_dir {args.output_dir}"
+    print(f"all {driver.run.num_shards} shards are in {args.output_dir}{merge}")
+    return 0
 
 
 def main() -> int:
@@ -277,7 +325,6 @@ def main() -> int:
 
     # --- everything that can be wrong, before anything is started ---
     from tree.run_pipeline import parse_arguments as parse_flags
-    from tree.run_table import table
     from tree.settings import check_settings
 
     args = parse_flags([*flags, "--num_shards", str(own.num_shards or 1)])
@@ -294,10 +341,9 @@ def main() -> int:
     count = places(ray, own.cpus)
     num_shards = own.num_shards or shard_count(len(questions), count)
     marker = Path(args.output_dir) / f".ray_{uuid.uuid4().hex}"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    print(
-        f"{len(questions)} questions in {num_shards} shards on {count} {'places' if own.cpus else 'GPUs'}", flush=True
-    )
+    check_writable(marker)
+    kind = f"times {own.cpus} CPU cores" if own.cpus else "GPUs"
+    print(f"{len(questions)} questions in {num_shards} shards on {count} {kind}", flush=True)
     run = Run(tuple(flags), num_shards, args.output_dir, os.getcwd(), marker.name, own.cpus > 0)
     sizes = [len(part) for part in shards(questions, num_shards)]
 
@@ -314,15 +360,7 @@ def main() -> int:
     finally:
         marker.unlink(missing_ok=True)
         ray.shutdown()  # which ends the workers
-    print("\n".join(table(args.output_dir)) if driver.done else "no shard is done")
-    if driver.failed:
-        numbers = " ".join(map(str, sorted(driver.failed)))
-        logs = f"{args.output_dir}/logs on their machines"
-        print(f"error: {len(driver.failed)} of {num_shards} shards failed: {numbers}; see {logs}", file=sys.stderr)
-        return 1
-    merge = "" if args.no_gold else f"; next: python -m tree.merge_shards --output_dir {args.output_dir}"
-    print(f"all {num_shards} shards are in {args.output_dir}{merge}")
-    return 0
+    return report(driver, args)
 
 
 if __name__ == "__main__":
