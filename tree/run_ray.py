@@ -282,7 +282,7 @@ class Driver:
         said = (
             f"shard {shard} was lost"
             if outcome.code == LOST
-            else f"shard {shard} ended on {outcome.machine} with {outcome.code}"
+            else f"shard {shard} ended on {outcome.machine} with exit code {outcome.code}"
         )
         if outcome.code == 0:
             self.done.add(shard)
