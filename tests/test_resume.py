@@ -17,9 +17,10 @@ import pytest
 from tests.conftest import QUESTIONS, ROOT, assert_one_line_error, make_database, run_script
 from tests.fake_worker import kill_at
 from tree import run_pipeline
-from tree.files import InputError
+from tree.files import InputError, write_json
 from tree.journal import Journal
 from tree.run_folder import locked
+from tree.run_table import table
 from tree.tree_node import Question
 
 COUNT = 10  # questions of each of two databases
@@ -357,6 +358,23 @@ def test_a_dead_worker_is_started_again_and_the_table_tells(script, tmp_path):
     assert set_aside(tmp_path / "out").keys() == {4}
     pairs = sum(len(read(tmp_path / "out" / f"final_data_emerge_shard_{shard}.json")) for shard in (0, 1))
     assert pairs == sum(int(row[4]) for row in cells)
+
+
+def test_the_table_tells_what_is_unfinished_and_what_is_missing(whole, tmp_path):
+    content = read(the_run(whole) / "manifest.json")
+    content["arguments"]["num_shards"] = 3
+    ended = content | {"started": "2026-01-01T23:00:00+0000", "ended": "2026-01-02T01:00:30+0000"}
+    begun = {key: value for key, value in content.items() if key not in ("ended", "counts")}
+    for shard, manifest in ((0, ended), (1, begun), (7, ended)):
+        folder = tmp_path / "tree_dataset" / f"part{shard}" / "20260101_230000"
+        folder.mkdir(parents=True)
+        write_json(folder / "manifest.json", manifest)
+        shutil.copy(the_run(whole) / "trees.jsonl", folder)
+    cells = [re.split("  +", line.strip()) for line in table(str(tmp_path))]
+    assert [len(row) for row in cells] == [8] * 4
+    assert cells[1][:2] == ["0", "20"] and cells[1][-1] == "2:00:30"
+    assert cells[2] == ["1", "20", *"-----", "unfinished"]
+    assert cells[3] == ["2", *"------", "not begun"]
 
 
 def test_restarts_are_bounded(script, tmp_path):

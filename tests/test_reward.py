@@ -254,7 +254,9 @@ def test_broken_pair_files(tiny_model, tmp_path, content, words):
 def test_wrong_settings(trained, tiny_model):
     assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
     assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
-    assert_one_line_error(train(trained, tiny_model, "--report_to", "nothing"), "'nothing' is not installed")
+    assert_one_line_error(
+        train(trained, tiny_model, "--fresh", "true", "--report_to", "nothing"), "'nothing' is not installed"
+    )
     assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
     assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
     assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "more than once")

@@ -162,7 +162,7 @@ class Generator:
             async for output in self._engine.generate(engine_input, parameters, request_id=str(next(self._numbers))):
                 final = output
         except EngineDeadError as error:
-            raise EngineDied(f"the engine died: {error}") from error
+            raise EngineDied("the engine died; vLLM's messages above may say why") from error
         self.requests += 1
         self.prompt_tokens += len(final.prompt_token_ids)
         self.cached_tokens += final.num_cached_tokens or 0

@@ -108,10 +108,24 @@ async def grow_all(
     return figures
 
 
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer, limit: int) -> list[int]:
+    """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
+    from tree.generator import encode
+
+    if not args.no_gold:
+        await check_gold(work, executor, args)
+        await prepare_instances(work, executor, args)
+    lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
+    return list(lengths.values())
+
+
 async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest: Manifest, stored: StoredRun | None):
     """One shard from questions to pair files, or to candidates where there is no gold; goes on with a stored run."""
     from tree.cache import cache_folder
-    from tree.generator import encode, load_tokenizer
+    from tree.generator import load_tokenizer
     from tree.sql_utils import Executor
 
     model = Path(args.model)
@@ -119,31 +133,20 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest:
     # workers start before the engine takes the machine, and only when something is executed
     caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
     with Executor(workers, args.sql_timeout, **caches) as executor:
-        # --- gold queries, perturbed databases, prompts ---
-        if not args.no_gold:
-            await check_gold(work, executor, args)
-            await prepare_instances(work, executor, args)
-        tokenizer = load_tokenizer(model)
-        limit = context_limit(args, model)
-        lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
-        longest = max(lengths.values())
+        # --- what is there to do ---
+        tokenizer, limit = load_tokenizer(model), context_limit(args, model)
+        lengths = await prepare(work, args, executor, tokenizer, limit)
         if args.dry_run:
-            print("\n".join(dry_run_lines(work, list(lengths.values()), shards, args)))
+            print("\n".join(dry_run_lines(work, lengths, shards, args)))
             return
-
-        # --- what is there, what is left ---
-        folder = stored.folder if stored else make_run_folder(part_folder(args.output_dir, args.shard_id))
-        journal = Journal(journal_path(folder, args))
-        attempts = Attempts(folder, journal)
-        manifest.begin(folder / "manifest.json", stored.manifest if stored else None)
+        folder, journal, attempts = open_run(args, manifest, stored)
         set_aside(work, attempts)
         left = sum(question.question_id not in journal for question in work.questions)
-        goes_on = f", {left} of them left to work on" if stored else ""
-        count = len(work.questions)
-        print(f"shard {args.shard_id} of {args.num_shards}: {count} questions{goes_on} -> {folder}", flush=True)
+        count = f"{len(work.questions)} questions" + (f", {left} of them left to work on" if stored else "")
+        print(f"shard {args.shard_id} of {args.num_shards}: {count} -> {folder}", flush=True)
 
-        # --- trees ---
-        generator = start_generator(args, model, tokenizer, longest, limit) if left else NoEngine()
+        # --- trees; the engine takes the same context for few questions that are left as for all ---
+        generator = start_generator(args, model, tokenizer, max(lengths), limit) if left else NoEngine()
         try:
             with attempts.recording_crashes():
                 if args.no_gold:
@@ -158,6 +161,15 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest:
     figures |= write_results(work, args, journal, folder, manifest.content)
     manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
     print(f"shard {args.shard_id}: {summary(figures, len(work.skipped), folder)}", flush=True)
+
+
+def open_run(args: argparse.Namespace, manifest: Manifest, stored: StoredRun | None) -> tuple[Path, Journal, Attempts]:
+    """The folder of a new or a stored run, what is finished there, and what was tried; it is marked as unfinished."""
+    folder = stored.folder if stored else make_run_folder(part_folder(args.output_dir, args.shard_id))
+    journal = Journal(journal_path(folder, args))
+    attempts = Attempts(folder, journal)
+    manifest.begin(folder / "manifest.json", stored.manifest if stored else None)
+    return folder, journal, attempts
 
 
 def set_aside(work: Work, attempts: Attempts) -> None:
@@ -235,11 +247,14 @@ def main() -> None:
     )
 
     # --- the run ---
+    part = part_folder(args.output_dir, args.shard_id)
     if args.dry_run:
-        asyncio.run(run(args, work, shards, manifest, None))
+        stored = None if args.fresh else find_run(part, manifest.content)
+        if stored:
+            print(f"{stored.folder} holds this run, {'finished' if stored.finished else 'to be gone on with'}")
+        asyncio.run(run(args, work, shards, manifest, stored))
         return
     with locked(args.output_dir, args.shard_id, args.num_shards):
-        part = part_folder(args.output_dir, args.shard_id)
         stored = None if args.fresh else find_run(part, manifest.content)
         if stored and stored.finished:
             write_again(work, args, stored)
