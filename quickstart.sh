@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline on a fresh machine, small:  bash quickstart.sh
 # Environment, bundled demo data, a 0.5B model, then steps 2 to 7 of the README with the README's own scripts.
-# About a quarter of an hour on two CPU cores after the downloads; a second run reuses environment, data and model.
+# About a quarter of an hour on two CPU cores after the downloads; a second run reuses environment, data, model and results.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -42,7 +42,8 @@ refuse_real_results() {
 }
 
 GPUS=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
-newest_tree_file() { find output/tree_dataset/part0 -name all_trees.json | sort | tail -n 1; }
+# a run that is there already is not grown again, so the one that was written last is meant
+newest_tree_file() { find output/tree_dataset/part0 -name all_trees.json -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-; }
 
 # Trees of the test databases, whose first attempts the reward model has not seen.
 keep_test_trees() { # trees, pairs, file to write

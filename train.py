@@ -2,12 +2,11 @@
 
     python train.py
     python train.py --model_id Qwen2.5-Coder-0.5B-Instruct --max_steps 16    # a trial on a CPU
-    python train.py --resume qwen-reward-model-sql-train/checkpoint-200        # go on with a run that was interrupted
-    accelerate launch train.py                                                                    # several GPUs
+    accelerate launch train.py                                               # several GPUs
 
 Edit the constants, or give one as a flag of the same name in lower case. Writes into OUTPUT_DIR: adapter with score
 head, tokenizer, README.md (model card), training_curve.png, metrics.json, trained_on.json, manifest.json, and the last
-checkpoints.
+checkpoints. A run that was killed goes on from its last checkpoint when the same command is given again.
 """
 
 import argparse
@@ -19,14 +18,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from tree.files import InputError, read_json, run_script, write_json
+from tree.files import InputError, run_script, write_json
 
 # --------------------------------------------------------------------------------------------------
 # I/O
 MODEL_ID = "Qwen2.5-Coder-1.5B-Instruct"  # folder of the base model
 DATA_PATH = "final_data_train.json"  # preference pairs (step 4.2)
 OUTPUT_DIR = "qwen-reward-model-sql-train"  # folder to write to
-RESUME = ""  # checkpoint folder of an interrupted run to go on from, with its settings ("" = start anew)
+FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to be continued
+CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to go on from after a kill (0 = those of validations)
 REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # data
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation (0 = none)
@@ -85,7 +85,7 @@ def parse_settings() -> SimpleNamespace:
             raise InputError(f"--{name} {getattr(settings, name)}: must be 1 or more")
     if settings.base_dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"--base_dtype {settings.base_dtype}: must be auto, float32 or bfloat16")
-    for name in ("eval_steps", "early_stopping", "margin_by_distance"):
+    for name in ("eval_steps", "checkpoint_steps", "early_stopping", "margin_by_distance"):
         if getattr(settings, name) < 0:
             raise InputError(f"--{name} {getattr(settings, name)}: must not be negative (0 = off)")
     if settings.early_stopping and not settings.validation_fraction:
@@ -111,7 +111,7 @@ def lora_config(settings: SimpleNamespace):
     )
 
 
-def reward_config(settings: SimpleNamespace, validate: bool):
+def reward_config(settings: SimpleNamespace, validate: bool, first_step: int):
     import torch
     from trl import RewardConfig
 
@@ -133,10 +133,10 @@ def reward_config(settings: SimpleNamespace, validate: bool):
         logging_first_step=True,
         eval_strategy=interval if validate else "no",
         eval_steps=settings.eval_steps or None,
-        eval_on_start=validate and not settings.resume,
+        eval_on_start=validate and not first_step,
         save_strategy=interval,
         save_steps=settings.eval_steps or 500,
-        save_total_limit=1,  # and the best one
+        restore_callback_states_from_checkpoint=True,  # how long the loss has not fallen
         load_best_model_at_end=validate,
         metric_for_best_model="loss",  # finer than accuracy, which few pairs make coarse
         # the base is loaded in its dtype and LoRA and head stay float32: no autocast, so scores reload exactly
@@ -173,14 +173,14 @@ def tokenized_split(split: tuple[list, list], tokenizer, settings: SimpleNamespa
     return train, validation, counts
 
 
-def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, validation: list):
+def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, validation: list, first_step: int = 0):
     """The trainer of tokenized questions: ours with one pass per question, or TRL's own."""
     from datasets import Dataset
     from transformers import EarlyStoppingCallback
     from trl import RewardTrainer
 
     from reward.tokens import pair_rows, question_rows
-    from reward.trainer import QuestionCollator, SharedPrefixTrainer, validation_metrics
+    from reward.trainer import CheckpointKeeper, QuestionCollator, SharedPrefixTrainer, validation_metrics
 
     if settings.share_prefix:
         relations = sorted({pair.relation for part in train + validation for pair in part.question.pairs})
@@ -197,12 +197,15 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
         sets = [pair_rows(part, settings.margin_by_distance) for part in (train, validation)]
     return make(
         model=model,
-        args=reward_config(settings, validate=bool(validation)),
+        args=reward_config(settings, bool(validation), first_step),
         train_dataset=Dataset.from_list(sets[0]),
         eval_dataset=Dataset.from_list(sets[1]) if validation else None,
         processing_class=tokenizer,
         peft_config=lora_config(settings),
-        callbacks=[EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else [],
+        callbacks=[
+            CheckpointKeeper(settings.checkpoint_steps),
+            *([EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []),
+        ],
         **of_kind,
     )
 
@@ -222,15 +225,6 @@ def validate_kept(model, tokenizer, validation: list, settings: SimpleNamespace)
     return differences, validation_results(differences, margins, [pair.relation for pair in pairs])
 
 
-def check_resume(folder: str) -> int:
-    """The step at which the checkpoint was written, 0 without one. Raises InputError when it is no checkpoint."""
-    if not folder:
-        return 0
-    return read_json(Path(folder) / "trainer_state.json", dict, "name a checkpoint-… folder with --resume")[
-        "global_step"
-    ]
-
-
 def check_report_to(names: str) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
@@ -247,13 +241,15 @@ def use_one_gpu_per_process() -> None:
         print("using the first GPU; for all of them: accelerate launch train.py")
 
 
-def write_results(settings: SimpleNamespace, trainer, tokenizer, validation: list, manifest, counts: dict) -> None:
+def write_results(
+    settings: SimpleNamespace, trainer, tokenizer, validation: list, manifest, counts: dict, first_step: int
+) -> None:
     """Write metrics.json, training_curve.png, README.md and manifest.json beside the adapter."""
     from reward.report import draw_curves, history_metrics, write_card
 
     output, history = Path(settings.output_dir), trainer.state.log_history
     differences, validated = validate_kept(trainer.model, tokenizer, validation, settings)
-    metrics = counts | history_metrics(history, counts["seconds"], check_resume(settings.resume)) | validated
+    metrics = counts | history_metrics(history, counts["seconds"], first_step) | validated
     write_json(output / "metrics.json", metrics | {"history": history})
     draw_curves(history, differences, output / "training_curve.png")
     write_card(output, settings.model_id, manifest.content["inputs"]["data"], settings, metrics)
@@ -269,6 +265,7 @@ def main() -> None:
     settings = parse_settings()
 
     # --- everything that can be wrong, before a model is loaded ---
+    from reward.checkpoints import begin, end, goes_on, is_finished, save_adapter, step_of, train_on
     from reward.data import load_pairs, split_by_question
     from tree.manifest import Manifest
     from tree.model_folder import check_model_folder, model_fingerprint
@@ -279,14 +276,18 @@ def main() -> None:
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")
-    check_resume(settings.resume)
     manifest = Manifest(
         vars(settings),
         {"data": settings.data_path},
         model=str(base),
         model_fingerprint=model_fingerprint(base),
         seed=settings.seed,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
     )
+    if not settings.fresh and is_finished(output, manifest.content):
+        print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
+        return
+    going_on = not settings.fresh and goes_on(output, manifest.content)
     for name, value in vars(settings).items():
         print(f"{name} = {value!r}")
 
@@ -300,15 +301,19 @@ def main() -> None:
     check_report_to(settings.report_to)
     tokenizer = load_tokenizer(base)
     train, validation, counts = tokenized_split(split, tokenizer, settings)
+    checkpoint = begin(output, manifest.content, going_on)
+    if checkpoint:
+        print(f"going on from {checkpoint}")
 
     # --- model ---
     set_seed(settings.seed)
     model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype))
-    trainer = make_trainer(settings, model, tokenizer, train, validation)
+    first_step = step_of(checkpoint)
+    trainer = make_trainer(settings, model, tokenizer, train, validation, first_step)
 
     # --- training ---
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=settings.resume or None)
+    train_on(trainer, checkpoint)
     counts |= {
         "steps": trainer.state.global_step,
         "kept_step": trainer.state.best_global_step or trainer.state.global_step,
@@ -316,12 +321,13 @@ def main() -> None:
     }
 
     # --- results ---
-    trainer.save_model(settings.output_dir)
+    save_adapter(trainer, output)
     if trainer.is_world_process_zero():
         some = [(part.question.prompt, part.question.candidates) for part in (validation or train)[:4]]
         check_saved(trainer.model, settings.output_dir, tokenizer, some)
         write_trained_on(output, pairs, manifest.content["inputs"]["data"])
-        write_results(settings, trainer, tokenizer, validation, manifest, counts)
+        write_results(settings, trainer, tokenizer, validation, manifest, counts, first_step)
+        end(output)
 
 
 if __name__ == "__main__":

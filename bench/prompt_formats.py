@@ -64,7 +64,7 @@ def with_values(questions: list[Question], db_root: str) -> list[Question]:
 
 def trees_of(questions: list[Question], flags: Sequence[str], args: argparse.Namespace, place: Path) -> list:
     """The trees of the questions, grown when the folder `place` does not hold them."""
-    if not list(place.glob("tree_dataset/part0/*/manifest.json")):
+    if not list(place.glob("tree_dataset/part0/*/all_trees.json")):
         data = place / "questions.json"
         rows = ({**vars(question), "SQL": question.sql} for question in questions)
         write_json_list(data, rows)
@@ -74,8 +74,8 @@ def trees_of(questions: list[Question], flags: Sequence[str], args: argparse.Nam
             code = subprocess.run([*command, "--data", str(data), *flags], cwd=ROOT, stdout=log, stderr=log).returncode
         if code:
             raise InputError(f"{place / 'log'}: the run failed with exit code {code}")
-    (manifest,) = place.glob("tree_dataset/part0/*/manifest.json")
-    return [tree_from_json(tree) for tree in iterate_json_list(manifest.parent / "all_trees.json")]
+    (tree_file,) = place.glob("tree_dataset/part0/*/all_trees.json")
+    return [tree_from_json(tree) for tree in iterate_json_list(tree_file)]
 
 
 def shares(trees: list[RevisionTree]) -> dict[int, float]:

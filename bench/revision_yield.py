@@ -24,7 +24,7 @@ from tree_growth import choose  # noqa: E402
 
 from tree import prompts, run_pipeline  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
-from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
+from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
 from tree.preflight import Work, check_gold, prepare_prompts  # noqa: E402
 from tree.questions import load_questions  # noqa: E402
@@ -121,7 +121,7 @@ async def measure(args: argparse.Namespace) -> None:
             lengths.append(prepare_prompts(work, partial(encode, tokenizer), settings.max_prompt_tokens, settings))
             works.append((work, db_root))
         longest = max(length for found in lengths for length in found.values())
-        engine = EngineSettings(longest + run_pipeline.ROOM_PER_LEVEL + 2 * args.max_tokens)
+        engine = EngineSettings(longest + ROOM_PER_LEVEL + 2 * args.max_tokens)
         generator = Generator(
             model, tokenizer, Sampling(args.temperature, settings.top_p, settings.top_k, args.max_tokens), engine
         )

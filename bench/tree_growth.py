@@ -40,8 +40,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sql_execution import Candidate, common_task  # noqa: E402
 
 from tree import prompts, run_pipeline  # noqa: E402
+from tree.attempts import Attempts  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
-from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
+from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
 from tree.journal import Journal  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
 from tree.preflight import Work, check_gold, prepare_prompts  # noqa: E402
@@ -115,7 +116,8 @@ async def pipeline(work: Work, settings, generator, executor) -> tuple[dict, Mea
     with tempfile.TemporaryDirectory() as folder:
         journal = MeasuredJournal(Path(folder) / "trees.jsonl")
         start = time.perf_counter()
-        figures = await run_pipeline.grow_all(work, settings, generator, executor, journal)
+        attempts = Attempts(Path(folder), journal)
+        figures = await run_pipeline.grow_all(work, settings, generator, executor, journal, attempts)
         figures["seconds"] = time.perf_counter() - start
         return figures, journal, list(journal.read(work.questions))
 
@@ -193,7 +195,7 @@ async def measure(args: argparse.Namespace) -> None:
         longest = max(lengths.values())
         few = replace(work, questions=work.questions[: args.questions])
         common = replace(work, questions=work.questions[: args.common])
-        engine = EngineSettings(longest + args.max_depth * run_pipeline.ROOM_PER_LEVEL + args.max_tokens)
+        engine = EngineSettings(longest + args.max_depth * ROOM_PER_LEVEL + args.max_tokens)
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, args.max_tokens)
         generator = Generator(model, tokenizer, sampling, engine)
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.pair_report import BINS, GROUPS
+from tree.files import replacing
 
 
 def interval(figure: dict[str, float]) -> str:
@@ -123,7 +124,8 @@ def draw(report: dict, path: Path) -> None:
         _draw_calibration(left.pop(0), pairs["adapters"])
     if choice:
         _draw_choice(left.pop(0), choice)
-    figure.savefig(path, dpi=120)
+    with replacing(path, binary=True) as file:
+        figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 

@@ -12,9 +12,11 @@ where a text is a conversation through the tokenizer's chat template; the only n
 """
 
 import argparse
+import os
+import tempfile
 from pathlib import Path
 
-from tree.files import InputError, run_script
+from tree.files import InputError, run_script, sync_file
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -29,14 +31,21 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def export(adapter: Path, base: Path, output: Path) -> None:
-    """Write the merged model and its tokenizer to `output`; its rewards are those of the adapter to about 1e-5."""
+    """Write the merged model and its tokenizer to `output`, whole or not at all; its rewards are those of the adapter
+    to about 1e-5."""
     from reward.model import load_reward_model
 
     model, tokenizer = load_reward_model(base, adapter, "float32")
     merged = model.merge_and_unload()
     merged.config.problem_type = "regression"  # so that vLLM gives the reward itself, not its sigmoid
-    merged.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        new = Path(temporary) / output.name
+        merged.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        for path in new.iterdir():
+            sync_file(path)
+        os.replace(new, output)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
+from tree.files import replacing
 
 CARD = """# {name}
 
@@ -48,12 +49,12 @@ def peak_memory_mb() -> int:
 def history_metrics(history: Sequence[dict], seconds: float, first_step: int) -> dict:
     """Losses, and tokens per second without the time of validations, of a run that began after `first_step`."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    tokens = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
+    tokens = [entry["num_tokens"] for entry in history if "num_tokens" in entry and entry["step"] > first_step]
     validating = sum(entry.get("eval_runtime", 0) for entry in history if entry["step"] >= first_step)
     return {
         "train_loss_first": losses[0],
         "train_loss_last": losses[-1],
-        "tokens_per_second": round(tokens[-1] / max(seconds - validating, 1e-3), 1),
+        "tokens_per_second": round(max(tokens, default=0) / max(seconds - validating, 1e-3), 1),
         "peak_memory_mb": peak_memory_mb(),
     }
 
@@ -97,7 +98,8 @@ def draw_curves(history: Sequence[dict], differences: Sequence[float], path: Pat
         axes[2].hist(differences, bins=40)
         axes[2].axvline(0, color="grey", linewidth=0.8)
         axes[2].set(xlabel="chosen minus rejected reward", ylabel="validation pairs")
-    figure.savefig(path, dpi=120)
+    with replacing(path, binary=True) as file:
+        figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 
@@ -125,7 +127,8 @@ def write_card(folder: Path, base: str, data: dict, settings, metrics: dict) -> 
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     text = CARD.format(name=folder.name, base=Path(base).name, facts=table)
-    ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}").save(folder / "README.md")
+    with replacing(folder / "README.md") as file:
+        file.write(str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")))
 
 
 def _validation_facts(metrics: dict) -> dict[str, str]:

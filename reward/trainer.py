@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainerCallback
+from transformers.trainer_utils import rotate_checkpoints
 from trl import RewardTrainer
 
+from reward.checkpoints import seal
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
 from reward.packing import PADDING, pack, packed_scores, pad_rows
 
@@ -66,6 +70,28 @@ def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], d
         }
 
     return metrics
+
+
+class CheckpointKeeper(TrainerCallback):
+    """Checkpoints every `steps` optimiser steps too (0 = only those of validations), and of all the last and the best.
+
+    Older ones go when the new one is complete on disk; the trainer itself must delete none.
+    """
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        # after the last step of an epoch, and of all, there is a checkpoint anyway; none is written twice
+        between = not state.epoch.is_integer() and state.global_step < state.max_steps
+        if self.steps and between and state.global_step % self.steps == 0:
+            control.should_save = True
+
+    def on_save(self, args, state, control, **_) -> None:
+        PartialState().wait_for_everyone()  # each process writes its own random state
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            rotate_checkpoints(args.output_dir, save_total_limit=1, best_model_checkpoint=state.best_model_checkpoint)
 
 
 class SharedPrefixTrainer(RewardTrainer):

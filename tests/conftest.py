@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,22 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.shop import QUESTIONS, make_database
+
 # these machines are noisy: a slow example is no failure
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOP = """
-CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT, "Unit Price (EUR)" REAL, category TEXT);
-CREATE TABLE "order" (id INTEGER PRIMARY KEY, product_id INTEGER REFERENCES product (id), day TEXT, pieces INTEGER);
-INSERT INTO product VALUES (1, 'saw', 12.5, 'tool'), (2, 'nail', 0.1, 'part'), (3, 'Säge', 14.0, 'tool');
-INSERT INTO "order" VALUES (1, 1, '2024-01-02', 3), (2, 2, '2024-01-02', 500), (3, 2, '2024-02-11', 200);
-"""
-QUESTIONS = [
-    ("How many products are there?", "SELECT COUNT(*) FROM product"),
-    ("List the names of the tools.", "SELECT name FROM product WHERE category = 'tool'"),
-    ("How many pieces were ordered in all?", 'SELECT SUM(pieces) FROM "order"'),
-]
 
 
 def run_script(*command: str | os.PathLike, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
@@ -55,15 +45,6 @@ def assert_one_line_error(run: subprocess.CompletedProcess, *words: str) -> None
     assert len(lines) == 1, run.stderr
     for word in words:
         assert word in lines[0]
-
-
-def make_database(path: Path, script: str = SHOP) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path)
-    connection.executescript(script)
-    connection.commit()
-    connection.close()
-    return path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.conftest import run_script
+from tests.conftest import assert_one_line_error, run_script
 from tree.files import write_json
 from tree.prompts import REVISIONS
 from tree.questions import limited, load_questions
@@ -54,6 +54,14 @@ def test_tree_growth(demo, tiny_generator):
         "growth_linear_percent",
         "growth_memory_mb",
     }
+
+
+def test_scale_simulation(demo):
+    few = ("--seeds", "1", "--start", "5")
+    run = run_script("bench/scale_simulation.py", *demo[:2], *few)
+    assert set(promises(run)) == {"scale_efficiency_8_gpus", "scale_static_over_default_64_gpus"}
+    assert re.search(r"\nuneven: .*\n\| GPUs \| static \| default \|", run.stdout)
+    assert_one_line_error(run_script("bench/scale_simulation.py", *demo[:2], "--pass_at_4", "0.99"), "--pass_at_4 0.99")
 
 
 def test_revision_yield(demo, tiny_generator):

@@ -32,19 +32,24 @@ def test_both_pages_show_the_same():
 def test_script_and_flags_of_a_command_exist(command):
     settings = [word.split("=")[0] for word in command if re.match(r"[A-Z_]+=", word)]
     words = [word for word in command if not re.match(r"[A-Z_]+=", word)]
-    if words[0] in ("pip", "source"):
-        assert words[0] == "source" or (ROOT / words[-1]).is_file()
+    if words[0] in ("pip", "source", "ray"):
+        assert words[0] != "pip" or (ROOT / words[-1]).is_file()
         return
     script, text = words[1], ""
-    if words[0] == "bash":
+    if words[0] in ("bash", "sbatch"):
+        script = next(word for word in words if word.endswith(".sh"))
         text = (ROOT / script).read_text(encoding="utf-8")
         if "tree.run_pipeline" in text:
             text += run_script("-m", "tree.run_pipeline", "--help").stdout
     elif words[:2] == ["accelerate", "launch"]:
-        assert (ROOT / words[2]).is_file()
+        assert all((ROOT / word).is_file() for word in words if word.endswith((".py", ".yaml")))
+        if len(words) > 3:
+            text = run_script("-m", "accelerate.commands.launch", "--help").stdout
     else:
         assert words[0] == "python"
         text = run_script(*(words[1:3] if script == "-m" else [script]), "--help").stdout
+        if words[:3] == ["python", "-m", "tree.run_ray"]:
+            text += run_script("-m", "tree.run_pipeline", "--help").stdout
     for flag in [word for word in words if word.startswith("--")] + settings:
         assert flag in text, f"{flag} is not known to {script}"
 

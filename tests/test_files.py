@@ -13,6 +13,7 @@ from tree.files import (
     iterate_rows,
     read_json,
     read_rows,
+    remove_leftovers,
     replacing,
     replacing_together,
     write_json,
@@ -39,9 +40,34 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         "from tree.files import write_json_list\n"
         f"write_json_list({str(path)!r}, ['x' * 1000] * 100)"
     )
-    assert run_script("-c", program).returncode != 0
+    run = run_script("-c", program)
+    assert "InputError" in run.stderr and "result.json: cannot be written (File too large); make room" in run.stderr
     assert read_json(path, list) == [1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_leftovers_of_a_killed_process_go_and_nothing_else(tmp_path):
+    for name in (".a[1].json.x7_q.tmp", ".a1.json.x7_q.tmp", ".a[1].json", "a[1].json", ".b.json.x.tmp"):
+        (tmp_path / name).write_text("")
+    remove_leftovers(tmp_path / "a[1].json", tmp_path / "c.json")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ".a1.json.x7_q.tmp",
+        ".a[1].json",
+        "a[1].json",
+        ".b.json.x.tmp",
+    }
+
+
+def test_a_picture_is_whole_or_the_old_one(tmp_path):
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing(path, binary=True) as file:
+        file.write(b"\x89PNG")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    with replacing(path, binary=True) as file:
+        file.write(b"\x89PNG")
+    assert path.read_bytes() == b"\x89PNG" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_files_are_replaced_together_or_not_at_all(tmp_path):

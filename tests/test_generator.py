@@ -1,10 +1,11 @@
 """vLLM itself, with a tiny random model: one engine for all tests, because starting it takes half a minute."""
 
 import asyncio
+import multiprocessing
 
 import pytest
 
-from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.generator import EngineDied, EngineSettings, Generator, Sampling, encode, load_tokenizer
 from tree.prompts import OPENING, chat
 
 LENGTH, SEQUENCES = 512, 16
@@ -33,6 +34,11 @@ def answers(tiny_generator):
             await asyncio.sleep(0.05)
             stopped.cancel()
             found["after a cancelled one"] = await generator.sample(chat("Go on."), 1, 1)
+            asked = asyncio.create_task(generator.sample(chat("Die."), 4, 1))
+            await asyncio.sleep(0.05)
+            for engine in multiprocessing.active_children():
+                engine.kill()
+            found["when the engine dies"] = await asyncio.gather(asked, return_exceptions=True)
             return found
         finally:
             generator.close()
@@ -65,3 +71,8 @@ def test_a_prompt_must_leave_room_for_a_reply(answers):
 
 def test_a_cancelled_request_leaves_the_engine_alive(answers):
     assert len(answers["after a cancelled one"]) == 1
+
+
+def test_the_death_of_the_engine_is_told_apart_from_a_failed_request(answers):
+    [error] = answers["when the engine dies"]
+    assert isinstance(error, EngineDied)

@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -251,8 +254,9 @@ def test_broken_pair_files(tiny_model, tmp_path, content, words):
 def test_wrong_settings(trained, tiny_model):
     assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
     assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
-    assert_one_line_error(train(trained, tiny_model, "--report_to", "nothing"), "'nothing' is not installed")
-    assert_one_line_error(train(trained, tiny_model, "--resume", trained), "trainer_state.json", "--resume")
+    assert_one_line_error(
+        train(trained, tiny_model, "--fresh", "true", "--report_to", "nothing"), "'nothing' is not installed"
+    )
     assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
     assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
     assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "more than once")
@@ -277,36 +281,6 @@ def test_datasets_and_trl_load_the_pair_file(trained):
     assert loaded[0]["chosen"][0]["role"] == "assistant"
 
 
-def weights_of(folder):
-    from safetensors.torch import load_file
-
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, tiny_model, pair_rows):
-    """Stopped in the middle of the second epoch, with dropout."""
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    flags = ("--eval_steps", "1", "--batch_size", "1", "--gradient_accumulation", "2", "--max_steps", "5")
-    whole = train(tmp_path, tiny_model, *flags)
-    assert whole.returncode == 0, whole.stderr
-    (tmp_path / "adapter").rename(tmp_path / "whole")
-
-    # the same run, killed after its third step
-    code = (
-        "import os, runpy, sys; from transformers import TrainerCallback, trainer_callback as t; "
-        "f = lambda self, args, state, control, **k: os._exit(9) if state.global_step == 3 else control; "
-        "t.DefaultFlowCallback.on_save = f; sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
-    )
-    killed = train(tmp_path, tiny_model, *flags, script=("-c", code, "train.py"))
-    assert killed.returncode == 9, killed.stderr
-    resumed = train(tmp_path, tiny_model, *flags, "--resume", tmp_path / "adapter" / "checkpoint-3")
-    assert resumed.returncode == 0, resumed.stderr
-    metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
-    assert metrics["steps"] == 5
-    uninterrupted, found = weights_of(tmp_path / "whole"), weights_of(tmp_path / "adapter")
-    assert all(torch.equal(weight, found[name]) for name, weight in uninterrupted.items())
-
-
 def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     run = train(tmp_path, tiny_model, "--share_prefix", "false", "--margin_by_distance", "0.5")
@@ -315,17 +289,30 @@ def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
     assert metrics["steps"] == 4 and metrics["validation_by_relation"]["sibling"]["pairs"] > 0
 
 
-def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows):
+def launchers(machines: int) -> list[tuple[str, ...]]:
+    """The commands that start two processes: on one machine, or one on each of two with the example file."""
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2")
+    if machines == 1:
+        return [(*launch, "--multi_gpu", "train.py")]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(server.getsockname()[1]))
+    example = ("--config_file", "accelerate_multi_node.yaml")
+    return [(*launch, *example, *place, "--machine_rank", str(rank), "train.py") for rank in range(machines)]
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows, machines):
     """Two processes with one question each are one with two; three questions validate, with 1 or 2 pairs."""
     [extra] = [row | {"prompt": [{"role": "user", "content": "Why?"}], "question_id": 99} for row in pair_rows[:1]]
     (tmp_path / "pairs.json").write_text(json.dumps([*pair_rows[:-1], extra]))
-    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "train.py")
     flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "3", "--validation_fraction", "0.4")
     one = train(tmp_path, tiny_model, *flags, "--gradient_accumulation", "2")
     assert one.returncode == 0, one.stderr
     (tmp_path / "adapter").rename(tmp_path / "one")
-    two = train(tmp_path, tiny_model, *flags, script=launch, CUDA_VISIBLE_DEVICES="")
-    assert two.returncode == 0, two.stderr
+    start = partial(train, tmp_path, tiny_model, *flags, CUDA_VISIBLE_DEVICES="")
+    with ThreadPoolExecutor() as threads:
+        for run in threads.map(lambda script: start(script=script), launchers(machines)):
+            assert run.returncode == 0, run.stderr
     histories = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "adapter")]
     for key in ("loss", "accuracy", "margin", "num_tokens", "eval_loss", "eval_accuracy", "eval_accuracy_sibling"):
         found = [[entry[key] for entry in history if key in entry] for history in histories]

@@ -1,43 +1,17 @@
 """One shard from questions to pair files, with a fake generator and real SQL; and what is refused before it starts."""
 
 import json
-import random
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUESTIONS, assert_one_line_error, run_script
+from tests.conftest import assert_one_line_error, run_script
+from tests.fake_worker import BY_LUCK, FakeGenerator
 from tree import generator, run_pipeline
 from tree.dpo_extractor import PairSettings, extract_pairs
-from tree.prompts import Reply
 from tree.tree_node import tree_from_json
-
-BY_LUCK = {"SELECT 3", 'SELECT COUNT(*) FROM "order"'}  # there are three products and three orders
-WRONG = [*sorted(BY_LUCK), "SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", None]
-
-
-class FakeGenerator:
-    """Replies that depend on the seed and the question alone, right ones among them."""
-
-    def __init__(self, *_):
-        self.requests = self.output_tokens = 0
-
-    def fits(self, messages) -> bool:
-        return len(messages[0]["content"]) < 5_000
-
-    async def sample(self, messages, n, seed):
-        self.requests += 1
-        gold = next(sql for question, sql in QUESTIONS if messages[0]["content"].endswith(question))
-        drawn = random.Random(seed).choices([gold, *WRONG], k=n)
-        return [Reply(f"```sql\n{sql}\n```" if sql else "I cannot say.", 10) for sql in drawn]
-
-    def counts(self) -> dict[str, int]:
-        return {"requests": self.requests, "prompt_tokens": 9, "cached_prompt_tokens": 3, "output_tokens": 8}
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture

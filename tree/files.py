@@ -4,6 +4,8 @@ Standard library only, but for reading a list item by item.
 """
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from types import UnionType
 from typing import IO, Any, BinaryIO
 
 MAX_NESTING = 100  # levels of a file that is read item by item
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # why a file is not written to its end
 
 
 class InputError(Exception):
@@ -159,8 +162,11 @@ def iterate_rows(path: str | os.PathLike, columns: Columns, fix: str = "check th
 
 
 @contextlib.contextmanager
-def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
-    """Text files to write; they take the places of `paths` only when the block ends well and all are on disk."""
+def replacing_together(*paths: str | os.PathLike, binary: bool = False) -> Iterator[list[IO]]:
+    """Text (or binary) files to write, which take the places of `paths` when the block ends well and all are on disk.
+
+    Raises InputError when they cannot be written, for example on a full disk; what was at `paths` is then untouched.
+    """
     targets = [Path(path).resolve() for path in paths]
     temporaries: list[str] = []
     try:
@@ -169,7 +175,8 @@ def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
             for path, target in zip(paths, targets, strict=True):
                 handle, temporary = _temporary_beside(path, target)
                 temporaries.append(temporary)
-                files.append(stack.enter_context(os.fdopen(handle, "w", encoding="utf-8", newline="\n")))
+                how = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": "\n"}
+                files.append(stack.enter_context(os.fdopen(handle, **how)))
             yield files
             for file in files:
                 file.flush()
@@ -179,12 +186,25 @@ def replacing_together(*paths: str | os.PathLike) -> Iterator[list[IO[str]]]:
             os.chmod(temporary, target.stat().st_mode if target.exists() else 0o666 & ~_umask())
             os.replace(temporary, target)
         for folder in {target.parent for target in targets}:
-            _sync_folder(folder)
-    except BaseException:
+            sync_file(folder)
+    except BaseException as error:
         for temporary in temporaries:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            names = ", ".join(map(str, paths))
+            raise InputError(f"{names}: cannot be written ({error.strerror}); make room and try again") from None
         raise
+
+
+def remove_leftovers(*paths: str | os.PathLike) -> None:
+    """Delete what processes left beside `paths` that were killed while they replaced them.
+
+    Nobody else may be writing them.
+    """
+    for target in (Path(path).resolve() for path in paths):
+        for temporary in target.parent.glob(glob.escape(f".{target.name}.") + "*.tmp"):
+            temporary.unlink()
 
 
 def _temporary_beside(path: str | os.PathLike, target: Path) -> tuple[int, str]:
@@ -207,9 +227,9 @@ def check_writable(*paths: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[IO[str]]:
-    """A text file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
-    with replacing_together(path) as (file,):
+def replacing(path: str | os.PathLike, binary: bool = False) -> Iterator[IO]:
+    """A file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
+    with replacing_together(path, binary=binary) as (file,):
         yield file
 
 
@@ -219,9 +239,9 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` last over a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_file(path: Path) -> None:
+    """Make what was written to a file, or the names in a folder, last over a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

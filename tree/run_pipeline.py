@@ -6,6 +6,7 @@
         --model Qwen2.5-Coder-0.5B-Instruct --limit 10 --max_depth 2       # a trial on a CPU
     python -m tree.run_pipeline --dry_run                                  # what it would do, without an engine
 
+A run that was killed goes on when the same command is given again; --fresh begins a new one.
 `bash tree/run_parallel.sh` runs one such worker per GPU. Writes under --output_dir:
 tree_dataset/part{shard}/{time}/all_trees.json with manifest.json beside it, and
 final_data_emerge_shard_{shard}.json, final_data_baseline_shard_{shard}.json. With --no_gold only candidates.json
@@ -14,148 +15,35 @@ beside a manifest.json: a list of queries for each question, for `evaluate.py --
 
 import argparse
 import asyncio
+import contextlib
 import os
-import time
+import sys
 from functools import partial
 from pathlib import Path
 
+from tree.attempts import Attempts, work_off
 from tree.candidates import draw_candidates
-from tree.dpo_extractor import STRATEGIES, add_pair_flags, check_pair_flags, pair_settings
-from tree.files import InputError, read_json, run_script, write_json_list
+from tree.dpo_extractor import STRATEGIES, pair_settings
+from tree.files import InputError, remove_leftovers, run_script, write_json, write_json_list
+from tree.generator import EngineDied, NoEngine, start_generator
 from tree.journal import Journal
-from tree.manifest import Manifest, shard_of
+from tree.manifest import Manifest, pair_manifest_path, shard_of
 from tree.model_folder import check_model_folder, model_fingerprint
 from tree.pair_files import counts_line, pair_file, write_pairs
 from tree.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
 from tree.progress import Progress
-from tree.prompts import REVISIONS
-from tree.schema_text import FORMATS
+from tree.run_folder import StoredRun, find_run, locked, make_run_folder, part_folder
+from tree.settings import add_flags, check_settings, context_limit, longest_prompt, most_nodes
 from tree.tree_builder import Growth, grow
 from tree.tree_node import Question, tree_from_json, tree_to_json
-
-ROOM_PER_LEVEL = 512  # tokens that a revision's prompt adds for each level above it
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    add = parser.add_argument_group("questions and files").add_argument
-    add("--data", default="data/train/train.json", help="question file with ids (step 2)")
-    add("--db_root", default="data/train/train_databases", help="folder of the databases: {db_id}/{db_id}.sqlite")
-    add("--output_dir", default="output", help="folder to write to")
-    add("--shard_id", type=int, default=0, help="which shard, from 0")
-    add("--num_shards", type=int, default=1, help="how many shards share the questions")
-    add("--limit", type=int, default=0, help="only so many questions, spread over the databases (0 = all)")
-    add("--keep_empty_gold", action="store_true", help="keep questions whose gold query returns nothing")
-    add("--no_gold", action="store_true", help="questions without gold: draw candidates only, with --max_depth 1")
-    add("--dry_run", action="store_true", help="check everything and print what would be done, without an engine")
-
-    add = parser.add_argument_group("prompts").add_argument
-    add("--schema_format", choices=FORMATS, default=FORMATS[0], help="how the schema is written, see README")
-    add("--no_values", action="store_true", help="do not show stored values that match the question")
-    add(
-        "--max_prompt_tokens",
-        type=int,
-        default=3584,
-        help="longest prompt in tokens; a longer schema is shortened (0 = what the model reads). train.py reads 4096",
-    )
-
-    add = parser.add_argument_group("trees").add_argument
-    add("--max_depth", type=int, default=3, help="levels of the tree; 1 = first attempts only")
-    add("--num_roots", type=int, default=0, help="first attempts at a question (0 = as many as --sample_num)")
-    add("--sample_num", type=int, default=4, help="revisions of each wrong query")
-    add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
-    add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
-    add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
-    add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for a revision shows, see README")
-    add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
-    add("--seed", type=int, default=0, help="run seed; each request derives its own")
-
-    add_pair_flags(parser)
-
-    add = parser.add_argument_group("model and engine").add_argument
-    add("--model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the generator")
-    add("--temperature", type=float, default=0.8, help="sampling temperature")
-    add("--top_k", type=int, default=20, help="draw among so many likeliest tokens (0 = all)")
-    add(
-        "--top_p", type=float, default=1.0, help="draw among the likeliest tokens of this mass (1 = off; slow on a CPU)"
-    )
-    add("--max_tokens", type=int, default=512, help="longest reply, in tokens")
-    add("--max_model_len", type=int, default=0, help="longest prompt plus reply, in tokens (0 = what the prompts need)")
-    add("--max_num_seqs", type=int, default=0, help="replies written at the same time (0 = 256 on a GPU, 64 on a CPU)")
-    add("--max_num_batched_tokens", type=int, default=0, help="tokens computed in one step (0 = 8,192)")
-    add("--gpu_memory", type=float, default=0.9, help="share of the GPU's memory for the engine (no effect on a CPU)")
-    add(
-        "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="precision of the generator"
-    )
-
-    add = parser.add_argument_group("work in flight").add_argument
-    add(
-        "--trees_in_flight", type=int, default=0, help="questions worked on at the same time (0 = keep the engine full)"
-    )
-    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = half of the cores, at most 16)")
-    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
+    add_flags(parser)
     args = parser.parse_args(words)
     args.num_roots = args.num_roots or args.sample_num
     return args
-
-
-def check_settings(args: argparse.Namespace) -> None:
-    """Raise InputError for a setting out of its range."""
-    for name in ("num_shards", "max_depth", "sample_num", "num_roots", "max_tokens"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be 1 or more")
-    for name in (
-        *(
-            "limit",
-            "max_prompt_tokens",
-            "max_nodes",
-            "stop_after",
-            "redraws",
-            "max_model_len",
-            "max_num_seqs",
-            "max_num_batched_tokens",
-        ),
-        *("trees_in_flight", "sql_workers", "temperature", "top_k"),
-    ):
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
-    check_pair_flags(args)
-    if not 0 <= args.shard_id < args.num_shards:
-        raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
-    if args.sql_timeout <= 0:
-        raise InputError(f"--sql_timeout {args.sql_timeout}: must be positive")
-    if not 0 < args.top_p <= 1 or not 0 < args.gpu_memory <= 1:
-        raise InputError("--top_p and --gpu_memory must be above 0 and at most 1")
-    if args.temperature == 0 and max(args.num_roots, args.sample_num) > 1:
-        raise InputError(
-            "--temperature 0 gives the same reply every time; set --num_roots 1 --sample_num 1, or a higher temperature"
-        )
-    if args.no_gold and args.max_depth > 1:
-        raise InputError("--no_gold: without gold no query is known to be wrong, so none is revised; set --max_depth 1")
-    if 0 < args.max_nodes < args.num_roots and not args.no_gold:
-        raise InputError(f"--max_nodes {args.max_nodes}: must not be below --num_roots {args.num_roots}")
-    if 0 < args.max_model_len <= args.max_tokens:
-        raise InputError(f"--max_model_len {args.max_model_len} leaves no room beside --max_tokens {args.max_tokens}")
-
-
-def context_limit(args: argparse.Namespace, model: Path) -> int:
-    """The longest prompt plus reply in tokens: --max_model_len, or what the model reads. Raises InputError."""
-    longest = read_json(model / "config.json", dict).get("max_position_embeddings", args.max_model_len)
-    if args.max_model_len > longest:
-        raise InputError(f"--max_model_len {args.max_model_len}: {model} reads at most {longest} tokens")
-    return args.max_model_len or longest
-
-
-def longest_prompt(args: argparse.Namespace, limit: int) -> int:
-    """The tokens that a prompt may have in a context of `limit`."""
-    return min(args.max_prompt_tokens or limit, limit - args.max_tokens)
-
-
-def most_nodes(args: argparse.Namespace) -> int:
-    """Queries of a tree in which every query is wrong and new."""
-    levels = sum(args.num_roots * args.sample_num**depth for depth in range(args.max_depth))
-    return min(levels, args.max_nodes) if args.max_nodes else levels
 
 
 def dry_run_lines(work: Work, lengths: list[int], shards: list[str], args: argparse.Namespace) -> list[str]:
@@ -174,7 +62,9 @@ def dry_run_lines(work: Work, lengths: list[int], shards: list[str], args: argpa
 # --- growing --------------------------------------------------------------------------------------------------------
 
 
-async def grow_all(work: Work, args: argparse.Namespace, generator, executor, journal: Journal) -> dict:
+async def grow_all(
+    work: Work, args: argparse.Namespace, generator, executor, journal: Journal, attempts: Attempts
+) -> dict:
     """Grow every tree of the shard, many at a time, into the journal; returns the figures of the run."""
     from tree.generator import sequences_at_once
     from tree.sql_utils import database_path
@@ -190,13 +80,14 @@ async def grow_all(work: Work, args: argparse.Namespace, generator, executor, jo
         feedback=args.feedback,
         seed=args.seed,
     )
-    progress = Progress(len(work.questions), generator)
+    grown = [question for question in work.questions if question.question_id in journal]
+    progress = Progress(len(work.questions), generator, map(tree_from_json, journal.read(grown)))
 
     async def sample(messages, n: int, seed: int):
         with progress.replies.hold(n):
             return await generator.sample(messages, n, seed)
 
-    async def one(question: Question) -> None:
+    async def one(question: Question) -> dict:
         path = database_path(args.db_root, question.db_id)
 
         async def judge(queries):
@@ -205,121 +96,142 @@ async def grow_all(work: Work, args: argparse.Namespace, generator, executor, jo
 
         tree = await grow(question, work.prompt(question), growth, sample, judge, generator.fits)
         tree.shortened = work.shortened[question.question_id].names()
-        journal.append(tree_to_json(tree))
         progress.add(tree)
+        return tree_to_json(tree)
 
-    # each takes the next question when its tree is done; twice what the engine needs, because trees wait for SQL too
-    questions = iter(work.questions)
+    # twice what the engine needs, because trees wait for SQL too
     in_flight = args.trees_in_flight or max(8, 2 * sequences_at_once(args.max_num_seqs) // args.sample_num)
-
-    async def gardener() -> None:
-        for question in questions:
-            await one(question)
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(min(in_flight, len(work.questions))):
-            tasks.create_task(gardener())
+    with contextlib.closing(progress):
+        await work_off(work.questions, in_flight, one, journal, attempts)
     figures = progress.finish()
     print("\n".join(progress.lines(figures)))
     return figures
 
 
-def write_results(
-    work: Work, args: argparse.Namespace, journal: Journal, folder: Path, manifest: Manifest
-) -> dict[str, int]:
-    """all_trees.json and the pair files, with their manifests, from the journal; returns the counts of pairs."""
-    write_json_list(folder / "all_trees.json", journal.read(work.questions))
-    shard = shard_of(manifest.content)
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer, limit: int) -> list[int]:
+    """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
+    from tree.generator import encode
+
+    if not args.no_gold:
+        await check_gold(work, executor, args)
+        await prepare_instances(work, executor, args)
+    lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
+    return list(lengths.values())
+
+
+async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest: Manifest, stored: StoredRun | None):
+    """One shard from questions to pair files, or to candidates where there is no gold; goes on with a stored run."""
+    from tree.cache import cache_folder
+    from tree.generator import load_tokenizer
+    from tree.sql_utils import Executor
+
+    model = Path(args.model)
+    workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
+    # workers start before the engine takes the machine, and only when something is executed
+    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
+    with Executor(workers, args.sql_timeout, **caches) as executor:
+        # --- what is there to do ---
+        tokenizer, limit = load_tokenizer(model), context_limit(args, model)
+        lengths = await prepare(work, args, executor, tokenizer, limit)
+        if args.dry_run:
+            print("\n".join(dry_run_lines(work, lengths, shards, args)))
+            return
+        folder, journal, attempts = open_run(args, manifest, stored)
+        set_aside(work, attempts)
+        left = sum(question.question_id not in journal for question in work.questions)
+        count = f"{len(work.questions)} questions" + (f", {left} of them left to work on" if stored else "")
+        print(f"shard {args.shard_id} of {args.num_shards}: {count} -> {folder}", flush=True)
+
+        # --- trees; the engine takes the same context for few questions that are left as for all ---
+        generator = start_generator(args, model, tokenizer, max(lengths), limit) if left else NoEngine()
+        try:
+            with attempts.recording_crashes():
+                if args.no_gold:
+                    figures = await draw_candidates(work, args, generator, journal, attempts)
+                else:
+                    figures = await grow_all(work, args, generator, executor, journal, attempts)
+        finally:
+            generator.close()
+    set_aside(work, attempts)
+
+    # --- files ---
+    figures |= write_results(work, args, journal, folder, manifest.content)
+    manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
+    print(f"shard {args.shard_id}: {summary(figures, len(work.skipped), folder)}", flush=True)
+
+
+def open_run(args: argparse.Namespace, manifest: Manifest, stored: StoredRun | None) -> tuple[Path, Journal, Attempts]:
+    """The folder of a new or a stored run, what is finished there, and what was tried; it is marked as unfinished."""
+    folder = stored.folder if stored else make_run_folder(part_folder(args.output_dir, args.shard_id))
+    journal = Journal(journal_path(folder, args))
+    attempts = Attempts(folder, journal)
+    manifest.begin(folder / "manifest.json", stored.manifest if stored else None)
+    return folder, journal, attempts
+
+
+def set_aside(work: Work, attempts: Attempts) -> None:
+    """Leave out the questions that failed or killed their worker again and again, loudly."""
+    given_up = attempts.set_aside()
+    work.skip(given_up)
+    if given_up:
+        print(f"warning: {len(given_up)} questions are set aside:")
+    work.report("every question failed; the reasons are above, --fresh tries again")
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def journal_path(folder: Path, args: argparse.Namespace) -> Path:
+    return folder / ("candidates.jsonl" if args.no_gold else "trees.jsonl")
+
+
+def write_results(work: Work, args: argparse.Namespace, journal: Journal, folder: Path, content: dict) -> dict:
+    """From the journal: all_trees.json and the pair files with their manifests, or candidates.json.
+
+    `content` is the run's manifest. Returns the counts of pairs.
+    """
+    result = folder / ("candidates.json" if args.no_gold else "all_trees.json")
+    pair_files = {} if args.no_gold else {name: pair_file(args.output_dir, name, args.shard_id) for name in STRATEGIES}
+    remove_leftovers(
+        folder / "manifest.json", result, *pair_files.values(), *map(pair_manifest_path, pair_files.values())
+    )
+    write_json_list(result, journal.read(work.questions))
     counts = {}
-    for strategy in STRATEGIES:
-        path = pair_file(args.output_dir, strategy, args.shard_id)
+    for strategy, path in pair_files.items():
         trees = map(tree_from_json, journal.read(work.questions))
-        pairs = write_pairs(path, trees, pair_settings(args, strategy), shard)
+        pairs = write_pairs(path, trees, pair_settings(args, strategy), shard_of(content))
         print(counts_line(path, pairs))
         counts[f"{strategy}_pairs"] = pairs.pairs
     return counts
 
 
-def make_run_folder(output_dir: str, shard_id: int) -> Path:
-    """A new folder output_dir/tree_dataset/part{shard}/{YYYYmmdd_HHMMSS}."""
-    parent = Path(output_dir) / "tree_dataset" / f"part{shard_id}"
-    while True:
-        folder = parent / time.strftime("%Y%m%d_%H%M%S")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            time.sleep(1)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror}); check --output_dir") from None
+def write_again(work: Work, args: argparse.Namespace, stored: StoredRun) -> None:
+    """The files of a finished run from its journal, whatever became of them."""
+    path = journal_path(stored.folder, args)
+    print(f"{stored.folder} is finished: its files are written again from {path.name}, nothing is grown (see --fresh)")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; begin anew with --fresh")
+    journal = Journal(path)
+    work.questions = [question for question in work.questions if question.question_id in journal]
+    write_results(work, args, journal, stored.folder, stored.manifest)
+    write_json(stored.folder / "manifest.json", stored.manifest)  # the newest of the shard again
+    counts = stored.manifest["counts"]
+    print(f"shard {args.shard_id}: {summary(counts, counts['skipped'], stored.folder)}", flush=True)
 
 
-def start_generator(args: argparse.Namespace, model: Path, tokenizer, longest: int, limit: int):
-    """The engine, for prompts of `longest` tokens at most in a context of `limit`."""
-    from tree.generator import EngineSettings, Generator, Sampling
-
-    print(f"starting the engine with {model}", flush=True)
-    needed = longest + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
-    settings = EngineSettings(
-        max_model_len=args.max_model_len or min(limit, needed),
-        max_num_seqs=args.max_num_seqs,
-        max_num_batched_tokens=args.max_num_batched_tokens,
-        gpu_memory=args.gpu_memory,
-        dtype=args.dtype,
-        seed=args.seed,
+def summary(figures: dict, skipped: int, folder: Path) -> str:
+    """What a run gave, in one line."""
+    if "candidates" in figures:
+        path = folder / "candidates.json"
+        return f"{figures['candidates']} candidates of {figures['questions']} questions in {path}"
+    return (
+        f"{figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
+        f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {skipped} questions skipped, "
+        f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
     )
-    return Generator(model, tokenizer, Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens), settings)
-
-
-async def run(args: argparse.Namespace, work: Work, shards: list[str], model: Path, manifest: Manifest) -> None:
-    """One shard from questions to pair files, or to candidates where there is no gold."""
-    from tree.cache import cache_folder
-    from tree.generator import encode, load_tokenizer
-    from tree.sql_utils import Executor
-
-    workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
-    # workers start before the engine takes the machine, and only when something is executed
-    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
-    with Executor(workers, args.sql_timeout, **caches) as executor:
-        # --- gold queries, perturbed databases, prompts ---
-        if not args.no_gold:
-            await check_gold(work, executor, args)
-            await prepare_instances(work, executor, args)
-        tokenizer = load_tokenizer(model)
-        limit = context_limit(args, model)
-        lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
-        kept = list(lengths.values())
-        if args.dry_run:
-            print("\n".join(dry_run_lines(work, kept, shards, args)))
-            return
-        folder = make_run_folder(args.output_dir, args.shard_id)
-        print(f"shard {args.shard_id} of {args.num_shards}: {len(kept)} questions -> {folder}", flush=True)
-
-        # --- engine ---
-        generator = start_generator(args, model, tokenizer, max(kept), limit)
-        try:
-            # --- trees ---
-            journal = Journal(folder / ("candidates.jsonl" if args.no_gold else "trees.jsonl"))
-            if args.no_gold:
-                figures = await draw_candidates(work, args, generator, journal)
-            else:
-                figures = await grow_all(work, args, generator, executor, journal)
-        finally:
-            generator.close()
-
-    # --- files ---
-    if args.no_gold:
-        write_json_list(folder / "candidates.json", journal.read(work.questions))
-        said = f"{figures['candidates']} candidates of {figures['questions']} questions in {folder / 'candidates.json'}"
-    else:
-        figures |= write_results(work, args, journal, folder, manifest)
-        said = (
-            f"{figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
-            f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {len(work.skipped)} questions skipped, "
-            f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
-        )
-    manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
-    print(f"shard {args.shard_id}: {said}", flush=True)
 
 
 def main() -> None:
@@ -335,7 +247,22 @@ def main() -> None:
     )
 
     # --- the run ---
-    asyncio.run(run(args, work, shards, model, manifest))
+    part = part_folder(args.output_dir, args.shard_id)
+    if args.dry_run:
+        stored = None if args.fresh else find_run(part, manifest.content)
+        if stored:
+            print(f"{stored.folder} holds this run, {'finished' if stored.finished else 'to be gone on with'}")
+        asyncio.run(run(args, work, shards, manifest, stored))
+        return
+    with locked(args.output_dir, args.shard_id, args.num_shards):
+        stored = None if args.fresh else find_run(part, manifest.content)
+        if stored and stored.finished:
+            write_again(work, args, stored)
+            return
+        try:
+            asyncio.run(run(args, work, shards, manifest, stored))
+        except EngineDied as death:
+            sys.exit(f"error: {death}; what is finished is kept, the same command goes on with the rest")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ class _Growing:
 
     def ask(self, place: Place) -> None:
         if place.path not in self.asked:
-            self.asked[place.path] = asyncio.create_task(self.attempt(place))
+            task = self.asked[place.path] = asyncio.create_task(self.attempt(place))
+            # a failure counts when it is waited for; nobody waits for those that are thrown away
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def abandon(self, path: Path) -> None:
         """Throw away what was asked for at a place and below."""
