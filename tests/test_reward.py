@@ -38,7 +38,7 @@ def train(folder, base, *flags, script=("train.py",), **environment):
 def evaluate(folder, base, *adapters, batch_size=3, flags=("--allow_overlap",)):
     return run_script(
         *("evaluate.py", "--base_model", base, "--adapters", *adapters, "--test_data", folder / "pairs.json"),
-        *("--batch_size", str(batch_size), "--output_file", folder / "report.json", *flags),
+        *("--batch_size", str(batch_size), "--output_file", folder / "report.json", "--dtype", "float32", *flags),
     )
 
 
