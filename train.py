@@ -293,6 +293,7 @@ def main() -> None:
 
     # --- data ---
     use_one_gpu_per_process()
+    import torch
     from transformers import set_seed
 
     from reward.model import base_dtype, check_saved, load_base, load_tokenizer
@@ -308,6 +309,7 @@ def main() -> None:
     # --- model ---
     set_seed(settings.seed)
     model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype))
+    torch.nn.init.zeros_(model.score.weight)  # candidates begin even: a random head's order must first be unlearned
     first_step = step_of(checkpoint)
     trainer = make_trainer(settings, model, tokenizer, train, validation, first_step)
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import SHOP, make_database, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import run_script
+from tests.shop import SHOP, make_database
 from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.sandbox import OUTCOMES, SHOWN_LENGTH, STEPS_PER_CHECK, Execution, Limits

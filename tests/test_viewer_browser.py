@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.viewer import TIMES, chromium, missing_browser
-from eval.verify import summary
+from eval.verification_report import Verification
 from eval.viewer import write_viewer
 from tests.conftest import run_script
 from tests.test_bench import promises
@@ -110,7 +110,10 @@ def page(driver, report):
 def test_the_overview_has_the_figures_of_the_verification(driver, tmp_path):
     write_viewer(tmp_path / "report.html", TREES, FINDINGS, PAIRS)
     page = Page(driver, tmp_path / "report.html")
-    expected = summary(list(map(tree_from_json, TREES)), [])
+    verification = Verification()
+    for tree in TREES:
+        verification.count_tree(tree_from_json(tree))
+    expected = verification.summary()
     cards = page.texts(".card b")
     correct = f"{100 * expected['correct_nodes'] / expected['nodes']:.1f} %"
     assert cards == ["150", "50.0 %", f"{expected['nodes']:,}", correct, "2", "2"]
