@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--choose", choices=CHOICES, default=CHOICES[0], help="how the queries of --predictions are chosen, see README")
     add("--allow_overlap", action="store_true", help="evaluate on databases or prompts that an adapter was trained on")
     add("--batch_size", type=int, default=64, help="candidates scored at the same time")
-    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 on a GPU that has it")
+    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 if the machine has it")
     add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
     add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
     add("--output_file", default="evaluation_report.json", help="report to write; .md and .png beside it")
