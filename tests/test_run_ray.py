@@ -144,7 +144,9 @@ def test_a_lost_machine_changes_no_file(cluster, data, tiny_model, one_machine, 
     )
     try:
         # each node has a shard in hand that is neither at its beginning nor at its end
-        wait_for(lambda: len([path for path in tmp_path.glob("tree_dataset/*/*/*.jsonl") if path.stat().st_size]) == 2)
+        wait_for(
+            lambda: len([path for path in tmp_path.glob("tree_dataset/*/*/trees.jsonl") if path.stat().st_size]) == 2
+        )
         assert not list(tmp_path.glob("tree_dataset/*/*/all_trees.json"))
         cluster.remove_node(cluster.second, allow_graceful=False)
         cluster.gate.touch()

@@ -161,7 +161,7 @@ def test_the_manifest_says_how_pairs_were_made(tmp_path, shop):
 
 def test_prompts_on_both_sides_are_found(tmp_path, pair_rows):
     one, other = ([row for row in pair_rows if row["db_id"] == db_id] for db_id in ("shop", "store"))
-    other[0]["prompt"] = one[0]["prompt"]
+    other[0] = other[0] | {"prompt": one[0]["prompt"]}
     files = [str(tmp_path / name) for name in ("train.json", "test.json")]
     for path, rows in zip(files, (one, other), strict=True):
         write_json(path, rows)
