@@ -157,7 +157,7 @@ def test_a_lost_machine_changes_no_file(cluster, data, tiny_model, one_machine, 
     assert "was lost" in said and "trying again, 1 of 3" in said
     assert results(tmp_path) == one_machine
     continued = [json.loads(path.read_text()).get("continued", 0) for path in tmp_path.glob("tree_dataset/*/*/man*")]
-    # the lost shard goes on from its journal, unless its worker ended before its machine was quite gone; none is made anew
+    # the lost shard goes on from its journal, unless its worker ended before its machine was quite gone
     assert sorted(continued) in ([0, 0, 0], [0, 0, 1])
 
 
