@@ -209,8 +209,8 @@ def test_run_parallel_names_the_failed_shard(dataset, tiny_model, tmp_path):
         MODEL_PATH=str(tiny_model),
         OUTPUT_DIR=str(tmp_path / "out"),
     )
-    assert run.returncode == 1
-    assert "2 of 2 shards failed: 0 1" in run.stderr
+    assert run.returncode == 2
+    assert "2 of 2 shards failed: 0 1; put right" in run.stderr
     assert "no such database" in run.stderr
     assert "no such database" in (tmp_path / "out" / "logs" / "shard_1.log").read_text()
 

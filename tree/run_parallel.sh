@@ -87,7 +87,7 @@ for ((shard = 0; shard < SHARDS; shard++)); do
     start "$shard" "$@"
 done
 
-failed=()
+failed=() wrong_input=0
 ended() { # shard, exit code: start it again, or take it off the list
     kill -KILL -- "-${pids[$1]}" 2>/dev/null || true # what it left behind may hold the GPU
     case $2 in
@@ -96,6 +96,7 @@ ended() { # shard, exit code: start it again, or take it off the list
         ;;
     2 | 130 | 143) # wrong input, stopped by hand
         failed+=("$1")
+        (($2 != 2)) || wrong_input=1
         ;;
     *)
         if ((restarts[$1] < RESTARTS)); then
@@ -128,7 +129,9 @@ done
 # which is there when a worker got that far
 [ ! -d "$OUTPUT_DIR/tree_dataset" ] || "$PYTHON" -m tree.run_table --output_dir "$OUTPUT_DIR" || true
 if ((${#failed[@]})); then
-    echo "error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}; the same command$HINT goes on with what is missing" >&2
+    said="error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}"
+    ((!wrong_input)) || { echo "$said; put right what is said above" >&2 && exit 2; }
+    echo "$said; the same command$HINT goes on with what is missing" >&2
     exit 1
 fi
 [[ " $* " == *" --dry_run "* || " $* " == *" --no_gold "* ]] || # which write no pairs
