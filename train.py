@@ -241,6 +241,34 @@ def use_one_gpu_per_process() -> None:
         print("using the first GPU; for all of them: accelerate launch train.py")
 
 
+def run_manifest(settings: SimpleNamespace, base: Path):
+    """What this run is, from its start."""
+    from tree.manifest import Manifest
+    from tree.model_folder import model_fingerprint
+
+    return Manifest(
+        vars(settings),
+        {"data": settings.data_path},
+        model=str(base),
+        model_fingerprint=model_fingerprint(base),
+        seed=settings.seed,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def run_training(trainer, checkpoint: Path | None) -> dict:
+    """Train to the end; the steps made, the step that is kept, and the seconds of this process."""
+    from reward.checkpoints import train_on
+
+    start = time.perf_counter()
+    train_on(trainer, checkpoint)
+    return {
+        "steps": trainer.state.global_step,
+        "kept_step": trainer.state.best_global_step or trainer.state.global_step,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
 def write_results(
     settings: SimpleNamespace, trainer, tokenizer, validation: list, manifest, counts: dict, first_step: int
 ) -> None:
@@ -265,10 +293,9 @@ def main() -> None:
     settings = parse_settings()
 
     # --- everything that can be wrong, before a model is loaded ---
-    from reward.checkpoints import begin, end, goes_on, is_finished, save_adapter, step_of, train_on
+    from reward.checkpoints import begin, end, goes_on, is_finished, save_adapter, step_of
     from reward.data import load_pairs, split_by_question
-    from tree.manifest import Manifest
-    from tree.model_folder import check_model_folder, model_fingerprint
+    from tree.model_folder import check_model_folder
 
     base = check_model_folder(settings.model_id)
     pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
@@ -276,14 +303,7 @@ def main() -> None:
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")
-    manifest = Manifest(
-        vars(settings),
-        {"data": settings.data_path},
-        model=str(base),
-        model_fingerprint=model_fingerprint(base),
-        seed=settings.seed,
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
-    )
+    manifest = run_manifest(settings, base)
     if not settings.fresh and is_finished(output, manifest.content):
         print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
         return
@@ -314,13 +334,7 @@ def main() -> None:
     trainer = make_trainer(settings, model, tokenizer, train, validation, first_step)
 
     # --- training ---
-    start = time.perf_counter()
-    train_on(trainer, checkpoint)
-    counts |= {
-        "steps": trainer.state.global_step,
-        "kept_step": trainer.state.best_global_step or trainer.state.global_step,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
+    counts |= run_training(trainer, checkpoint)
 
     # --- results ---
     save_adapter(trainer, output)
