@@ -98,6 +98,14 @@ def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, 
     assert len(list((tmp_path / "adapter").glob("checkpoint-*"))) <= 2
 
 
+def test_a_model_that_learned_nothing_is_warned_of(tmp_path, tiny_model, pair_rows):
+    """The first step of a warmup has the rate 0, and training begins with even candidates."""
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    run = train(tmp_path, tiny_model, "--max_steps", "1")
+    assert run.returncode == 0 and "warning: the kept model (step 1) gives every candidate the same" in run.stdout
+    assert json.loads((tmp_path / "adapter" / "metrics.json").read_text())["validation_accuracy"] == 0.5
+
+
 def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
     run = evaluate(trained, tiny_model, "none", trained / "adapter")
     assert run.returncode == 0, run.stderr
