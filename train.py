@@ -280,7 +280,7 @@ def write_results(
     if differences and not any(differences):
         print(
             f"warning: the kept model (step {counts['kept_step']}) gives every candidate the same reward, because "
-            "no later step had a lower validation loss; train longer, on more questions, or with --validation_fraction 0"
+            "no later step had a lower validation loss; train longer, on more questions or with --validation_fraction 0"
         )
     metrics = counts | history_metrics(history, counts["seconds"], first_step) | validated
     write_json(output / "metrics.json", metrics | {"history": history})
