@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline on a fresh machine, small:  bash quickstart.sh
 # Environment, bundled demo data, a 0.5B model, then steps 2 to 7 of the README with the README's own scripts.
-# About a quarter of an hour on two CPU cores after the downloads; a second run reuses environment, data, model and results.
+# About ten minutes on two CPU cores after the downloads; a second run reuses environment, data, model and results.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
