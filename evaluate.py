@@ -22,7 +22,7 @@ from tree.files import InputError, check_writable, replacing, run_script, write_
 
 UNTRAINED = "none"
 TEST_DATA = "final_data_test.json"
-CHOICES = ("executes_reward", "reward", "reward_vote", "majority_vote")
+CHOICES = ("reward_vote", "executes_reward", "reward", "majority_vote", "executes_vote")
 
 
 def parse_arguments() -> argparse.Namespace:

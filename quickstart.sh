@@ -79,7 +79,7 @@ stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$
 stage "step 4.2, merge" python -m tree.merge_shards --test_fraction 0.2
 cksum <final_data_train.json >output/.quickstart
 stage "step 5, train" python train.py --model_id $MODEL --max_steps "$MAX_STEPS" \
-    --batch_size 1 --gradient_accumulation 4 --learning_rate 2e-4 --lora_dropout 0 --gradient_checkpointing false \
+    --batch_size 4 --gradient_accumulation 1 --learning_rate 2e-4 --lora_dropout 0 --gradient_checkpointing false \
     --logging_steps 1
 stage "trees of the test databases" keep_test_trees "$(newest_tree_file)" final_data_test.json output/test_trees.json
 stage "step 6, evaluate" python evaluate.py --base_model $MODEL --adapters none $ADAPTER \

@@ -1,4 +1,4 @@
-"""Train a LoRA reward model on preference pairs, with TRL's trainer and one forward pass per question (step 5):
+"""Train a LoRA reward model on preference pairs, with TRL's trainer and what candidates share computed once (step 5):
 
     python train.py
     python train.py --model_id Qwen2.5-Coder-0.5B-Instruct --max_steps 16    # a trial on a CPU
@@ -31,8 +31,8 @@ REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wa
 # data
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation (0 = none)
 MAX_LENGTH = 4096  # longest prompt + SQL in tokens; pairs with a longer side are dropped and counted
-SHARE_PREFIX = True  # one pass per question over prompt and all candidates; False: TRL's own, two sequences per pair
-TOKEN_BUDGET = 8192  # tokens of one packed sequence; questions with more are split, repeating the prompt
+SHARE_PREFIX = True  # schema, question and what else candidates share computed once; False: TRL's own, pair by pair
+TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
 MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model
 BASE_DTYPE = "auto"  # of the frozen base: float32, bfloat16, auto (bfloat16 where the machine has it, else float32)
@@ -44,8 +44,8 @@ LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separ
 LEARNING_RATE = 1e-4  # peak; LoRA wants about ten times the rate of full fine-tuning
 EPOCHS = 1.0  # passes over the pairs
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
-BATCH_SIZE = 1  # questions per device and forward pass (pairs, if SHARE_PREFIX is False)
-GRADIENT_ACCUMULATION = 8  # forward passes per optimiser step
+BATCH_SIZE = 4  # questions per device and forward pass, of one database if possible (without SHARE_PREFIX: pairs)
+GRADIENT_ACCUMULATION = 2  # forward passes per optimiser step
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 WEIGHT_DECAY = 0.0  # AdamW's weight decay (0 = off)
 GRADIENT_CHECKPOINTING = True  # recompute activations: less memory, about a third more time
@@ -174,7 +174,7 @@ def tokenized_split(split: tuple[list, list], tokenizer, settings: SimpleNamespa
 
 
 def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, validation: list, first_step: int = 0):
-    """The trainer of tokenized questions: ours with one pass per question, or TRL's own."""
+    """The trainer of tokenized questions: ours, which packs them, or TRL's own."""
     from datasets import Dataset
     from transformers import EarlyStoppingCallback
     from trl import RewardTrainer
@@ -191,6 +191,9 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
                 "compute_metrics": validation_metrics(relations),
             },
         )
+        validation = sorted(
+            validation, key=lambda part: part.prefix
+        )  # neighbours begin alike, as the sampler cares for
         sets = [question_rows(part, settings.margin_by_distance, relations) for part in (train, validation)]
     else:
         make, of_kind = RewardTrainer, {}

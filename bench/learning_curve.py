@@ -73,7 +73,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     from transformers import AutoModelForCausalLM
 
     from reward.data import group_by_prompt, load_pairs
-    from reward.packing import TOKEN_BUDGET, block_mask, pack, pad_rows
+    from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
     from tree.generator import encode, load_tokenizer
     from tree.precision import fast_dtype
     from tree.prompts import CLOSING, chat
@@ -88,25 +88,24 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     with torch.no_grad():
         for question in tqdm(group_by_prompt(pairs), desc="log-probabilities", unit="question"):
             prefix = encode(tokenizer, chat(question.prompt[0].content))
-            # the last token of the prompt, which writes the first of the query, stands in every candidate
-            tails = [
-                [prefix[-1], *tokenizer.encode(sql + CLOSING, add_special_tokens=False)] for sql in question.candidates
+            sequences = [
+                (sql, prefix + tokenizer.encode(sql + CLOSING, add_special_tokens=False)) for sql in question.candidates
             ]
-            done = 0
-            for row in pack(prefix[:-1], tails, TOKEN_BUDGET):
+            for row in pack(sorted(sequences, key=lambda sequence: sequence[1]), TOKEN_BUDGET):
                 tensors = {name: value.to(generator.device) for name, value in pad_rows([row], 0).items()}
                 hidden = generator.model(
                     input_ids=tensors["input_ids"],
                     position_ids=tensors["position_ids"],
-                    attention_mask=block_mask(tensors["segments"]),
+                    attention_mask=tree_mask(tensors["stops"]),
                     use_cache=False,
                 ).last_hidden_state[0]
-                for end, tail in zip(row.ends, row.tails, strict=True):
-                    logits = generator.lm_head(hidden[end - len(tail) + 1 : end]).float()
-                    written = torch.tensor(tail[1:], device=logits.device)
+                for sql, end in zip(row.keys, row.ends, strict=True):
+                    # the last token of the prompt writes the first of the query
+                    places = torch.tensor(row.path(end)[len(prefix) - 1 :], device=hidden.device)
+                    logits = generator.lm_head(hidden[places[:-1]]).float()
+                    written = tensors["input_ids"][0, places[1:]]
                     found = logits.log_softmax(-1).gather(1, written[:, None]).sum().item()
-                    sums[question.prompt, question.candidates[done]] = found, len(tail) - 1
-                    done += 1
+                    sums[question.prompt, sql] = found, len(written)
     sides = [(sums[pair.prompt, pair.chosen], sums[pair.prompt, pair.rejected]) for pair in pairs]
     return {
         "log-probability": [one[0] - other[0] for one, other in sides],
@@ -169,8 +168,9 @@ def main() -> None:
     untrained = report["pairs"]["adapters"]["none"]["accuracy"]["value"]
     print(f"PROMISE learned_pairwise_accuracy {gained - untrained:.3f} GOAL > 0")
     for way in ("reward", "executes_reward", "reward_vote"):
-        for reference in ("majority_vote", "first"):
-            low = report["choice"]["differences"][f"{way} ({largest}) less {reference}"]["low"]
+        for reference in ("majority_vote", "executes_vote", "first"):
+            by_number = report["choice"]["differences"][f"{way} ({largest}) less {reference}"]
+            low = list(by_number.values())[-1]["low"]  # of all candidates
             print(f"PROMISE {way}_over_{reference}_low {low:.3f} GOAL > 0")
     print(json.dumps({"train_questions": list(files), "report": str(report_file)}))
 

@@ -1,4 +1,4 @@
-"""Scoring the candidates of questions in one pass each, against scoring the two sequences of each pair.
+"""Scoring the candidates of questions packed, against scoring the two sequences of each pair.
 
     python bench/reward_scoring.py --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
@@ -6,8 +6,8 @@
 
 Questions are chosen as in bench/reward_training.py. Packed is `reward.model.score`, as evaluate.py uses it. Against it
 stands the common way: prompt and SQL of both sides of each pair in the order of the file, in padded batches of the same
-number of sequences. Both include encoding, use the untrained head, and run alternately after a warm-up with the
-shortest question. Figures are medians over the rounds; the difference is the largest between the two rewards of a
+number of sequences. Both include encoding, use the untrained head, and run alternately after a warm-up with one
+question. Figures are medians over the rounds; the difference is the largest between the two rewards of a
 candidate.
 """
 

@@ -1,13 +1,14 @@
-"""What a pair costs in training with one pass per question, against TRL's RewardTrainer with two sequences per pair.
+"""What a pair costs in training on packed questions, against TRL's RewardTrainer with two sequences per pair.
 
     python bench/reward_training.py --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
     python bench/reward_training.py --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
 
-Questions with 8 or more candidates, spread evenly over the lengths of their prompts; from trees, the pairs are those
-that step 4.1 extracts with its defaults. Both ways are train.py's (SHARE_PREFIX true and false), with its defaults but
-without dropout, and make one optimiser step over all pairs, on a freshly loaded model, alternating, after a warm-up
-with the shortest question. Figures are medians over the rounds.
+Questions with 8 or more candidates, as many of one database as train.py puts into a forward pass, from databases spread
+evenly over the lengths of their prompts; from trees, the pairs are those that step 4.1 extracts with its defaults. Both
+ways are train.py's (SHARE_PREFIX true and false), with its defaults but without dropout, and make one optimiser step
+over all pairs, on a freshly loaded model, alternating, after a warm-up with one question. Figures are medians over the
+rounds.
 
 (a) tokens that are computed per pair, padding not counted. (b) wall time of the step per pair.
 (c) memory: the peak of a forward and a backward pass over one question whose candidates are repeated to 16, 32 and 64.
@@ -67,15 +68,31 @@ def load_questions(path: str) -> list[Question]:
 
 
 def choose_questions(path: str, wanted: int) -> list[Question]:
-    """`wanted` questions with enough candidates, evenly over the lengths of their prompts, the shortest first."""
+    """`wanted` questions with enough candidates: runs of one database, evenly over the lengths of prompts."""
+    from train import BATCH_SIZE
+
     rich = [question for question in load_questions(path) if len(question.candidates) >= CANDIDATES]
-    rich.sort(key=lambda question: sum(len(turn.content) for turn in question.prompt))
     if len(rich) < wanted:
         raise InputError(
             f"{path}: only {len(rich)} questions have {CANDIDATES} or more candidates in pairs, {wanted} are needed "
             "(--questions)"
         )
-    return [rich[(2 * number + 1) * len(rich) // (2 * wanted)] for number in range(wanted)]
+    shortest: dict[str, int] = {}
+    for question in rich:
+        shortest[_database(question)] = min(shortest.get(_database(question), sys.maxsize), _length(question))
+    rich.sort(key=lambda question: (shortest[_database(question)], _database(question), _length(question)))
+    runs = [rich[start : start + BATCH_SIZE] for start in range(0, len(rich), BATCH_SIZE)]
+    count = -(-wanted // BATCH_SIZE)
+    chosen = [runs[(2 * number + 1) * len(runs) // (2 * count)] for number in range(count)]
+    return list(itertools.chain(*chosen))[:wanted]
+
+
+def _database(question: Question) -> str:
+    return question.pairs[0].db_id
+
+
+def _length(question: Question) -> int:
+    return sum(len(turn.content) for turn in question.prompt)
 
 
 def describe(questions: list[Question]) -> str:
@@ -119,8 +136,8 @@ def trainer_for(args: argparse.Namespace, tokenizer, questions: list[Question], 
 
     tokenized = tokenize(questions, tokenizer, sys.maxsize)
     pairs = sum(len(question.pairs) for question in questions)
-    batch_size = 1 if share_prefix else args.batch_size
-    passes = len(questions) if share_prefix else -(-pairs // batch_size)
+    batch_size = train.BATCH_SIZE if share_prefix else args.batch_size
+    passes = -(-(len(questions) if share_prefix else pairs) // batch_size)
     settings = settings_for(folder, share_prefix, passes, batch_size)
     model = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
     trainer = train.make_trainer(settings, model, tokenizer, tokenized, [])
@@ -176,7 +193,11 @@ def memory_peaks(args: argparse.Namespace, tokenizer, question: Question) -> lis
         trainer.model.train()
         row, peaks = trainer.train_dataset[0], []
         for count in REPEATED:
-            tails = list(itertools.islice(itertools.cycle(row["tails"]), count))
+            # the number makes them differ, otherwise they would be computed once
+            tails = [
+                [number + 1, *tail]
+                for number, tail in enumerate(itertools.islice(itertools.cycle(row["tails"]), count))
+            ]
             pairs = [[place, place + 1] for place in range(count - 1)]
             repeated = row | {
                 "tails": tails,

@@ -52,25 +52,33 @@ def by_vote(these: Candidates) -> np.ndarray:
     return _votes(these, (these.tiers > FAILED).astype(float))
 
 
+def by_executing_then_vote(these: Candidates) -> np.ndarray:
+    """Majority vote among those that return rows, else among those that run."""
+    return _votes(these, _best_tier(these).astype(float))
+
+
 def by_reward(these: Candidates) -> np.ndarray:
     return these.rewards
 
 
 def by_executing_then_reward(these: Candidates) -> np.ndarray:
     """The highest reward among those that return rows, else among those that run."""
-    best = these.tiers.max(axis=1, keepdims=True)
-    return np.where(these.tiers == best, these.rewards, -np.inf)
+    return np.where(_best_tier(these), these.rewards, -np.inf)
 
 
 def by_weighted_vote(these: Candidates) -> np.ndarray:
-    """Each candidate that runs votes with the weight exp(reward): its share in Bradley and Terry's model."""
-    weights = np.exp(these.rewards - these.rewards.max(axis=1, keepdims=True))
-    return _votes(these, weights * (these.tiers > FAILED))
+    """The same with the weight exp(reward) for each candidate: its share in Bradley and Terry's model."""
+    rewards = by_executing_then_reward(these)
+    return _votes(these, np.exp(rewards - rewards.max(axis=1, keepdims=True)))
 
 
 def by_oracle(these: Candidates) -> np.ndarray:
     """A correct one, if there is any: what no choice can exceed."""
     return these.correct
+
+
+def _best_tier(these: Candidates) -> np.ndarray:
+    return these.tiers == these.tiers.max(axis=1, keepdims=True)
 
 
 def _votes(these: Candidates, weights: np.ndarray) -> np.ndarray:
@@ -83,6 +91,7 @@ WITHOUT_REWARD = {
     "random": at_random,
     "executes": by_executing,
     "majority_vote": by_vote,
+    "executes_vote": by_executing_then_vote,
     "oracle": by_oracle,
 }
 WITH_REWARD = {

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, accuracy, first_correct, sizes
 from eval.bootstrap import Bootstrap
 
-VOTE, FIRST = "majority_vote", "first"
+VOTES, FIRST = ("majority_vote", "executes_vote"), "first"
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Cand
 
     `plain` are the questions' candidates, `rewarded` the same with the rewards of each adapter. A question with fewer
     than N candidates counts with all it has. `first` is the first candidate as it stands (for a list that begins with
-    the greedy query: greedy). `differences` are those of the ways with rewards to majority vote and to the first
-    candidate, and of each adapter to the one before, at the largest N.
+    the greedy query: greedy). `differences` are, by N, those of the ways with rewards to the votes without and to the
+    first candidate, and of each adapter to the one before.
     """
     numbers = sizes(max(len(these.tiers) for these in plain))
     bootstrap = Bootstrap(range(len(plain)))
@@ -40,20 +42,22 @@ def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Cand
         for way, (choose, known) in ways.items()
     }
     first = first_correct(plain)
-    last = numbers[-1]
-    reference = {VOTE: hits[Way(VOTE)][last], FIRST: first}
+    reference = {name: hits[Way(name)] for name in VOTES} | {FIRST: dict.fromkeys(numbers, first)}
 
-    def less(ones: Sequence[float], others: Sequence[float]) -> dict:
-        return bootstrap.mean([one - other for one, other in zip(ones, others, strict=True)]).to_json()
+    def less(ones: dict[int, list[float]], others: dict[int, list[float]]) -> dict:
+        return {
+            str(number): bootstrap.mean(np.subtract(ones[number], others[number]).tolist()).to_json()
+            for number in numbers
+        }
 
     adapters = list(rewarded)
     differences = {
-        f"{way} less {name}": less(hits[way][last], values)
+        f"{way} less {name}": less(hits[way], values)
         for way in hits
         if way.adapter
         for name, values in reference.items()
     } | {
-        f"{Way(name, one)} less {Way(name, other)}": less(hits[Way(name, one)][last], hits[Way(name, other)][last])
+        f"{Way(name, one)} less {Way(name, other)}": less(hits[Way(name, one)], hits[Way(name, other)])
         for other, one in zip(adapters, adapters[1:], strict=False)
         for name in WITH_REWARD
     }

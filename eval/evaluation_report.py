@@ -61,6 +61,14 @@ def difference_rows(differences: dict[str, dict]) -> list[list[str]]:
     return [["", "difference [95 %]"], *([name, interval(figure)] for name, figure in differences.items())]
 
 
+def choice_difference_rows(choice: dict) -> list[list[str]]:
+    """Ways of choosing, one less another, over N."""
+    return [
+        ["difference [95 %]", *(f"N = {number}" for number in choice["sizes"])],
+        *([name, *map(interval, by_number.values())] for name, by_number in choice["differences"].items()),
+    ]
+
+
 def group_rows(adapters: dict[str, dict], group: str) -> list[list[str]]:
     """Accuracy of each adapter by one property of the pairs."""
     key = f"by_{group.replace(' ', '_')}"
@@ -81,7 +89,7 @@ def terminal_lines(report: dict) -> list[str]:
         lines += aligned(pair_rows(pairs))
     if choice := report.get("choice"):
         lines += ["", f"{choice['questions']} questions with gold; EX after choosing one of N:"]
-        lines += aligned(choice_rows(choice))
+        lines += [*aligned(choice_rows(choice)), "", *aligned(choice_difference_rows(choice))]
     return lines
 
 
@@ -99,8 +107,7 @@ def markdown_page(report: dict, picture: str) -> str:
                 lines += [f"Accuracy by {group}:", "", *markdown(rows), ""]
     if choice := report.get("choice"):
         lines += ["## Choosing among candidates", "", f"Execution accuracy over {choice['questions']} questions:", ""]
-        lines += [*markdown(choice_rows(choice)), "", f"With N = {choice['sizes'][-1]}:", ""]
-        lines += [*markdown(difference_rows(choice["differences"])), ""]
+        lines += [*markdown(choice_rows(choice)), "", *markdown(choice_difference_rows(choice)), ""]
     return "\n".join([*lines, f"![curves]({picture})", ""])
 
 

@@ -1,15 +1,17 @@
 """Which training run is in a folder, and from which of its checkpoints it goes on after a kill."""
 
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree.files import InputError, read_json, sync_file, write_json
+from tree.files import NO_ROOM, InputError, read_json, sync_file, write_json
 from tree.manifest import code_of, differences
 
 UNFINISHED = "unfinished.json"  # the manifest of a run, from its start to its end
+FULL = ("PytorchStreamWriter", "IoError", "I/O error")  # how torch and safetensors say that a file was not written
 COMPLETE = "complete.json"  # the sizes of a checkpoint's files, written when all of them are on disk
 # settings in which a run may differ from what it was when it began; data and model have fingerprints
 MAY_DIFFER = frozenset({"fresh", "report_to", "output_dir", "model_id", "data_path", "checkpoint_steps"})
@@ -111,17 +113,36 @@ def begin(output: Path, manifest: dict, going_on: bool) -> Path | None:
     return newest_checkpoint(output) if going_on else None
 
 
+@contextlib.contextmanager
+def _writing(output: str | os.PathLike) -> Iterator[None]:
+    """A full disk becomes an InputError, whichever library met it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = error.errno in NO_ROOM if isinstance(error, OSError) else any(sign in str(error) for sign in FULL)
+        if not full:
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{output}: cannot be written ({reason}); make room, the same command goes on from the last checkpoint"
+        ) from None
+
+
 def train_on(trainer, checkpoint: Path | None) -> None:
     """Train from the start, or from a checkpoint; from the last one of a run nothing is left but to keep the best."""
     if checkpoint and was_last(checkpoint):
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with _writing(trainer.args.output_dir):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def save_adapter(trainer, output: Path) -> None:
     """Adapter and tokenizer; each file is replaced when all of them are there."""
     new = output / ".new"
-    trainer.save_model(str(new))
+    with _writing(output):
+        trainer.save_model(str(new))
     if trainer.is_world_process_zero():
         for path in sorted(new.iterdir()):
             sync_file(path)

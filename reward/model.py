@@ -10,14 +10,14 @@ token.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from reward.data import Prompt
-from reward.packing import TOKEN_BUDGET, Row, batches_by_length, pack, packed_scores, pad_rows, shared_prefix
+from reward.packing import TOKEN_BUDGET, batches_by_length, pack, packed_scores, pad_rows
 from tree.files import InputError, read_json
 from tree.model_folder import architecture, model_fingerprint, tensor_shapes
 from tree.precision import fast_dtype
@@ -89,7 +89,7 @@ def encode_candidates(tokenizer, prompt: Prompt | str, queries: Sequence[str]) -
 def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype):
     """The base model as …ForSequenceClassification with one label and an untrained float32 head, always the same.
 
-    Raises InputError for a model whose candidates cannot be packed behind one prompt.
+    Raises InputError for a model whose candidates cannot be packed.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -197,30 +197,29 @@ def score(
 ) -> list[list[float]]:
     """Rewards in float32 of the candidates of each (prompt, candidates), in the order given.
 
-    Each prompt is computed once for the candidates that stand behind it, up to `batch_size` candidates at a time, in
-    rows of `token_budget` tokens. `progress` names a progress bar. The model must be in eval mode.
+    What candidates begin with alike is computed once for those that stand behind it, up to `batch_size` candidates at a
+    time, in rows of `token_budget` tokens. `progress` names a progress bar. The model must be in eval mode.
     """
     from tqdm import tqdm
 
-    rows: list[Row] = []
-    for prompt, queries in questions:
-        if queries:
-            rows += _rows(encode_candidates(tokenizer, prompt, queries), batch_size, token_budget)
-    rewards: list[list[float]] = [[] for _ in rows]
-    with tqdm(total=sum(len(row.tails) for row in rows), desc=progress, unit="candidate", disable=not progress) as bar:
+    rows = pack(_sequences(tokenizer, questions), token_budget, batch_size)
+    rewards: dict[tuple[int, int], float] = {}
+    with tqdm(total=sum(len(row.keys) for row in rows), desc=progress, unit="candidate", disable=not progress) as bar:
         for batch in batches_by_length(rows, batch_size):
             tensors = pad_rows([rows[number] for number in batch], tokenizer.pad_token_id)
             scores = packed_scores(model, {name: tensor.to(model.device) for name, tensor in tensors.items()})
-            values = iter(scores.tolist())
-            for number in batch:
-                rewards[number] = [next(values) for _ in rows[number].tails]
+            rewards |= zip((key for number in batch for key in rows[number].keys), scores.tolist(), strict=True)
             bar.update(len(scores))
-    flat = iter(reward for row in rewards for reward in row)
-    return [[next(flat) for _ in queries] for _, queries in questions]
+    return [[rewards[number, place] for place in range(len(queries))] for number, (_, queries) in enumerate(questions)]
 
 
-def _rows(sequences: Sequence[list[int]], batch_size: int, token_budget: int) -> list[Row]:
-    shared = shared_prefix(sequences)
-    tails = [ids[shared:] for ids in sequences]
-    chunks = [tails[start : start + batch_size] for start in range(0, len(tails), batch_size)]
-    return [row for chunk in chunks for row in pack(sequences[0][:shared], chunk, token_budget)]
+def _sequences(
+    tokenizer, questions: Sequence[tuple[Prompt | str, Sequence[str]]]
+) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """((question, candidate), token ids), ordered so that what begins alike stands together."""
+    for number in sorted(range(len(questions)), key=lambda number: str(questions[number][0])):
+        prompt, queries = questions[number]
+        if queries:
+            encoded = encode_candidates(tokenizer, prompt, queries)
+            for place in sorted(range(len(queries)), key=encoded.__getitem__):
+                yield (number, place), encoded[place]

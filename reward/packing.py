@@ -1,108 +1,122 @@
-"""One prompt, many candidates, one forward pass.
+"""Many candidates of many questions, one forward pass: what they begin with alike is computed once.
 
-A question's candidates repeat its prompt, which is most of their tokens. Packed, the prompt stands once and the
-candidates behind it, each at the positions it would have alone, each seeing the prompt and itself only:
+A question's candidates repeat its prompt, the questions of a database its schema, and these are most of their tokens.
+Packed, sequences are a tree of tokens (a trie), written down branch after branch, each token at the position that it
+has in its own sequence, seeing itself and what stands above it in the tree:
 
-    tokens     p p p p a a a b b        positions  0 1 2 3 4 5 6 4 5        segments  0 0 0 0 1 1 1 2 2
+    one two three four        tokens     one two three four SIX five
+    one two SIX               positions   0   1    2    3    2    1
+    one five                  stops       6   5    4    4    5    6
 
-So the score at a candidate's last token is the one it has alone, to float tolerance. Exact for models that know order
-by position ids and attend to everything before (`reward.model.load_base` refuses those with sliding windows), with an
-attention implementation that takes a boolean mask (sdpa). Attention is computed densely: its cost grows with the square
-of a row's length, so long rows are split, repeating the prompt.
+`stops` is where the branch below a token ends: `key` is above `query` when key <= query < stops[key]. So the score at a
+sequence's last token is the one it has alone, to float tolerance. Exact for models that know order by position ids and
+attend to everything before (`reward.model.load_base` refuses those with sliding windows), with an attention
+implementation that takes a boolean mask (sdpa). Attention is computed densely: its cost grows with the square of a
+row's length, so long rows are split, and sequences that have little in common stand in different rows.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 TOKEN_BUDGET = 8192  # tokens of a row
-PADDING = -1  # segment of padding
 
 
-def shared_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all sequences begin with; at least one token of each is left over."""
-    shortest = min(map(len, sequences))
-    for place, tokens in enumerate(zip(*sequences, strict=False)):
-        if place == shortest - 1 or len(set(tokens)) > 1:
-            return place
-    raise ValueError("a sequence without tokens has no score")
-
-
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """One packed sequence: what its candidates share, then each candidate's own tokens."""
+    """One packed tree. Every sequence in it has a key, and the place of its last token in `ends`."""
 
-    prefix: Sequence[int]
-    tails: list[Sequence[int]]
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    keys: list[Hashable] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.prefix) + sum(map(len, self.tails))
+        return len(self.tokens)
+
+    def path(self, end: int) -> list[int]:
+        """Places of the tokens of the sequence that ends there, from its first on."""
+        places: list[int] = []
+        position = self.positions[end]
+        for place in range(end, -1, -1):
+            if self.positions[place] == position:
+                places.append(place)
+                position -= 1
+        return places[::-1]
 
     @property
-    def tokens(self) -> list[int]:
-        return [*self.prefix, *(token for tail in self.tails for token in tail)]
-
-    @property
-    def positions(self) -> list[int]:
-        """Where each token stands in its own candidate."""
-        shared = len(self.prefix)
-        return [*range(shared), *(shared + place for tail in self.tails for place in range(len(tail)))]
-
-    @property
-    def segments(self) -> list[int]:
-        """0 for the prefix, then 1, 2, … for the candidates."""
-        return [0] * len(self.prefix) + [number for number, tail in enumerate(self.tails, 1) for _ in tail]
-
-    @property
-    def ends(self) -> list[int]:
-        """The place of each candidate's last token."""
-        return [len(self.prefix) + length - 1 for length in accumulate(map(len, self.tails))]
+    def stops(self) -> list[int]:
+        """For each token the place after the last that is below it."""
+        stops = [len(self)] * len(self)
+        above: list[int] = []  # the path to the token before
+        for place, position in enumerate(self.positions):
+            for closed in above[position:]:
+                stops[closed] = place
+            above[position:] = [place]
+        return stops
 
 
-def pack(prefix: Sequence[int], tails: Sequence[Sequence[int]], token_budget: int) -> list[Row]:
-    """Rows of a question that hold its candidates in their order; each begins with the prefix.
+def pack(sequences: Iterable[tuple[Hashable, Sequence[int]]], token_budget: int, most: int | None = None) -> list[Row]:
+    """Rows of the sequences, (key, token ids) each, in the order given.
 
-    `tails` are the candidates' own tokens. A row has at most `token_budget` tokens, or a single candidate.
+    A sequence joins the row before it when it finds at least half of its tokens at the end of that row's last sequence
+    (so sorted sequences are packed best), and the row then has at most `token_budget` tokens and `most` sequences.
+    Raises ValueError for a sequence without tokens.
     """
     rows: list[Row] = []
-    for tail in tails:
-        if not rows or len(rows[-1]) + len(tail) > token_budget:
-            rows.append(Row(prefix, []))
-        rows[-1].tails.append(tail)
+    last: Sequence[int] = ()
+    path: list[int] = []  # places of the last sequence's tokens
+    for key, ids in sequences:
+        if not ids:
+            raise ValueError("a sequence without tokens has no score")
+        shared = _shared(last, ids)
+        fits = rows and len(rows[-1]) + len(ids) - shared <= token_budget and len(rows[-1].keys) != most
+        if not fits or 2 * shared < len(ids):
+            rows.append(Row())
+            shared = 0
+        row = rows[-1]
+        path[shared:] = range(len(row), len(row) + len(ids) - shared)
+        row.tokens += ids[shared:]
+        row.positions += range(shared, len(ids))
+        row.keys.append(key)
+        row.ends.append(path[-1])
+        last = ids
     return rows
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 def pad_rows(rows: Sequence[Row], pad_token_id: int) -> dict[str, Tensor]:
     """Tensors of R rows padded on the right to L tokens.
 
-    input_ids, position_ids, segments: [R, L]. ends: [N], the places of the last tokens of all N candidates, row after
-    row, in the flattened [R * L].
+    input_ids, position_ids, stops: [R, L]. lengths: [R], without padding. ends: [N], the places of the last tokens of
+    all N sequences, row after row, in the flattened [R * L].
     """
     length = max(map(len, rows))
 
-    def padded(name: str, value: int) -> Tensor:
-        return torch.tensor([getattr(row, name) + [value] * (length - len(row)) for row in rows])
+    def padded(name: str, padding: Sequence[int]) -> Tensor:
+        return torch.tensor([[*getattr(row, name), *padding[len(row) :]] for row in rows])
 
     return {
-        "input_ids": padded("tokens", pad_token_id),
-        "position_ids": padded("positions", 0),
-        "segments": padded("segments", PADDING),
+        "input_ids": padded("tokens", [pad_token_id] * length),
+        "position_ids": padded("positions", [0] * length),
+        "stops": padded("stops", range(1, length + 1)),  # padding sees itself, as a softmax over nothing is no number
+        "lengths": torch.tensor([len(row) for row in rows]),
         "ends": torch.tensor([number * length + end for number, row in enumerate(rows) for end in row.ends]),
     }
 
 
-def block_mask(segments: Tensor) -> Tensor:
-    """Who may look at whom: [R, L] segments -> [R, 1, L, L] booleans, true where query (row) sees key (column).
-
-    A token sees what stands before it in its own segment and in the prompt. Padding sees itself, because a softmax over
-    nothing is not a number; nobody sees padding.
-    """
-    query, key = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
-    return (causal & ((query == key) | (key == 0)))[:, None]
+def tree_mask(stops: Tensor) -> Tensor:
+    """Who may look at whom: [R, L] stops -> [R, 1, L, L] booleans, true where query (row) sees key (column)."""
+    places = torch.arange(stops.shape[1], device=stops.device)
+    return ((places[:, None] >= places) & (places[:, None] < stops[:, None, :]))[:, None]
 
 
 def score_head(model: nn.Module) -> nn.Module:
@@ -111,7 +125,7 @@ def score_head(model: nn.Module) -> nn.Module:
 
 
 def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Scores [N] in float32 of all candidates of `pad_rows`' tensors, with one call of a …ForSequenceClassification.
+    """Scores [N] in float32 of all sequences of `pad_rows`' tensors, with one call of a …ForSequenceClassification.
 
     Such a model scores every token and returns one score of each row; a hook on the head catches the others. The call
     goes through the model itself, so what wraps it (gradient synchronisation, checkpointing, LoRA) works as always.
@@ -122,7 +136,7 @@ def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
-            attention_mask=block_mask(inputs["segments"]),
+            attention_mask=tree_mask(inputs["stops"]),
             use_cache=False,
         )
     finally:
@@ -131,17 +145,17 @@ def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def batches_by_length(rows: Sequence[Row], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of rows of similar length, the longest first, with at most `batch_size` candidates together.
+    """Numbers of rows of similar length, the longest first, with at most `batch_size` sequences together.
 
-    A row with more candidates is a batch of its own.
+    A row with more is a batch of its own.
     """
     batch: list[int] = []
-    candidates = 0
+    sequences = 0
     for number in sorted(range(len(rows)), key=lambda number: -len(rows[number])):
-        if batch and candidates + len(rows[number].tails) > batch_size:
+        if batch and sequences + len(rows[number].keys) > batch_size:
             yield batch
-            batch, candidates = [], 0
+            batch, sequences = [], 0
         batch.append(number)
-        candidates += len(rows[number].tails)
+        sequences += len(rows[number].keys)
     if batch:
         yield batch

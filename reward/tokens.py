@@ -1,11 +1,11 @@
 """Questions as token ids, and the rows of the datasets that trainers are given."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reward.data import Question, group_by_prompt
 from reward.model import encode_candidates
-from reward.packing import shared_prefix
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,20 @@ def tokenize(questions: Iterable[Question], tokenizer, max_length: int) -> list[
 
 
 def _tokenized(question: Question, sequences: list[list[int]]) -> TokenizedQuestion:
-    shared = shared_prefix(sequences)
+    shared = len(os.path.commonprefix(sequences))
     return TokenizedQuestion(question, sequences[0][:shared], [ids[shared:] for ids in sequences])
 
 
 def question_rows(
     questions: Iterable[TokenizedQuestion], margin_scale: float, relations: Sequence[str]
 ) -> list[dict[str, list]]:
-    """A row of each question for `SharedPrefixTrainer`: the prompt once, the candidates' own tokens, the pairs.
+    """A row of each question for `SharedPrefixTrainer`: database, the prompt once, the candidates' own tokens, pairs.
 
     A pair's margin is `margin_scale` times its margin by distance, its relation a place in `relations`.
     """
     return [
         {
+            "db_id": tokenized.question.pairs[0].db_id,
             "prefix": tokenized.prefix,
             "tails": tokenized.tails,
             "pairs": tokenized.question.places,

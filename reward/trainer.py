@@ -1,19 +1,22 @@
-"""TRL's RewardTrainer with one forward pass per question: its collation and its loss, all else is TRL's."""
+"""TRL's RewardTrainer with packed questions: its collation, their order and the loss, all else is TRL's."""
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
+from torch.utils.data import Sampler
 from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import RewardTrainer
 
 from reward.checkpoints import seal
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
-from reward.packing import PADDING, pack, packed_scores, pad_rows
+from reward.packing import pack, packed_scores, pad_rows
 
 NO_PAIR = -100  # what Trainer pads labels with
 
@@ -22,7 +25,7 @@ NO_PAIR = -100  # what Trainer pads labels with
 class QuestionCollator:
     """Questions (rows of `reward.tokens.question_rows`) -> the tensors of `reward.packing.pad_rows` and their pairs.
 
-    pairs: [Q, P, 2], places of chosen and rejected among the batch's candidates. margins, relations: [Q, P]. Questions
+    pairs: [Q, P, 2], places of chosen and rejected among the batch's scores. margins, relations: [Q, P]. Questions
     with fewer than P pairs are filled with pairs of relation NO_PAIR.
     """
 
@@ -31,12 +34,18 @@ class QuestionCollator:
 
     def __call__(self, questions: Sequence[dict]) -> dict[str, Tensor]:
         most = max(len(question["pairs"]) for question in questions)
-        rows, pairs, before = [], [], 0
-        for question in questions:
-            rows += pack(question["prefix"], question["tails"], self.token_budget)
-            moved = [[before + place for place in pair] for pair in question["pairs"]]
-            pairs.append(moved + [[0, 0]] * (most - len(moved)))
-            before += len(question["tails"])
+        sequences = [
+            ((number, place), question["prefix"] + tail)
+            for number, question in enumerate(questions)
+            for place, tail in enumerate(question["tails"])
+        ]
+        rows = pack(sorted(sequences, key=lambda sequence: sequence[1]), self.token_budget)
+        score = {key: order for order, key in enumerate(key for row in rows for key in row.keys)}
+        pairs = [
+            [[score[number, place] for place in pair] for pair in question["pairs"]]
+            + [[0, 0]] * (most - len(question["pairs"]))
+            for number, question in enumerate(questions)
+        ]
         return {
             "pairs": torch.tensor(pairs),  # first, because accelerate reads the batch size off it
             "margins": _filled([question["margins"] for question in questions], 0.0),
@@ -48,6 +57,43 @@ class QuestionCollator:
 def _filled(lists: Sequence[list], value: float) -> Tensor:
     most = max(map(len, lists))
     return torch.tensor([entries + [value] * (most - len(entries)) for entries in lists])
+
+
+class DatabaseSampler(Sampler[int]):
+    """Questions in random order, but so that batches hold questions of one database, whose prompts begin alike.
+
+    What is left over of each database fills the other batches. The order follows from seed and epoch alone, so it is
+    the same on every process and when training goes on.
+    """
+
+    def __init__(self, db_ids: Sequence[str], batch_size: int, seed: int):
+        self.db_ids, self.batch_size, self.seed, self.epoch = list(db_ids), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.db_ids)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self.seed}/{self.epoch}")
+        of_database: dict[str, list[int]] = {}
+        for number in draw.sample(range(len(self)), len(self)):
+            of_database.setdefault(self.db_ids[number], []).append(number)
+        batches, left_over = [], []
+        for numbers in of_database.values():
+            *whole, rest = self._cut(numbers)
+            batches += whole
+            left_over += rest
+        *whole, rest = self._cut(left_over)
+        batches += whole
+        draw.shuffle(batches)
+        return chain(*batches, rest)  # the batch that is not full must be the last
+
+    def _cut(self, numbers: list[int]) -> list[list[int]]:
+        """Full batches, then what is left, which may be nothing."""
+        places = range(0, len(numbers) + 1, self.batch_size)
+        return [numbers[place : place + self.batch_size] for place in places]
 
 
 def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -114,6 +160,9 @@ class SharedPrefixTrainer(RewardTrainer):
     def _prepare_dataset(self, dataset, *args):
         return dataset  # tokenized already
 
+    def _get_train_sampler(self, train_dataset=None) -> DatabaseSampler:
+        return DatabaseSampler(self.train_dataset["db_id"], self.args.train_batch_size, self.args.seed)
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """Pairs of an optimiser step on all processes."""
         pairs = sum((batch["relations"] != NO_PAIR).sum() for batch in batch_samples)
@@ -125,8 +174,7 @@ class SharedPrefixTrainer(RewardTrainer):
         losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
         differences = (chosen - rejected).detach()
         right = (differences > 0).sum() + 0.5 * (differences == 0).sum()
-        tokens = (inputs["segments"] != PADDING).sum()
-        self._seen += torch.stack([real.sum(), right, differences.sum(), tokens])
+        self._seen += torch.stack([real.sum(), right, differences.sum(), inputs["lengths"].sum()])
         if num_items_in_batch is None:
             return losses.mean()
         # the gradients of the processes are averaged

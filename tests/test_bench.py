@@ -161,7 +161,7 @@ def test_learning_curve(dataset, tiny_model, tmp_path):
     ways = [
         f"{way}_over_{what}_low"
         for way in ("reward", "executes_reward", "reward_vote")
-        for what in ("majority_vote", "first")
+        for what in ("majority_vote", "executes_vote", "first")
     ]
     assert set(promises(run)) == {"learned_pairwise_accuracy", *ways}
     assert "log-probability per token" in run.stdout and (tmp_path / "curve" / "3" / "manifest.json").is_file()

@@ -21,6 +21,7 @@ from eval.best_of_n import (
     sizes,
     subsets,
 )
+from eval.choice_report import choice_report
 
 WAYS = WITHOUT_REWARD | WITH_REWARD
 
@@ -80,20 +81,29 @@ def test_only_differences_of_rewards_matter(these, shift):
 
 def test_what_each_way_chooses():
     these = candidates(
-        (ROWS, 0, 0, 1.0),  # the majority
+        (ROWS, 0, 0, 1.0),  # the majority of those that return rows
         (ROWS, 0, 0, 0.0),
-        (ROWS, 1, 1, 2.5),  # right, and heavier than the majority together
-        (EMPTY, 2, 0, 3.0),  # returns nothing
+        (ROWS, 1, 1, 2.5),  # right, and heavier than those two together
+        (EMPTY, 2, 0, 3.0),  # the majority returns nothing
+        (EMPTY, 2, 0, 3.0),
+        (EMPTY, 2, 0, 3.0),
         (FAILED, 3, 0, 9.0),
         (FAILED, 3, 0, 9.0),
     )
-    expected = {"reward": 4, "executes_reward": 2, "majority_vote": 0, "reward_vote": 3, "executes": 0, "oracle": 2}
+    expected = {"reward": 6, "executes_reward": 2, "reward_vote": 2, "oracle": 2}
+    expected |= {"majority_vote": 3, "executes_vote": 0, "executes": 0}
     assert {name: choice(these, WAYS[name]) for name in expected} == expected
 
 
 def test_failures_have_no_vote_however_many():
     these = candidates((FAILED, 0, 0, 0.0), (FAILED, 0, 0, 0.0), (ROWS, 1, 1, -5.0))
-    assert accuracy(these, WAYS["majority_vote"], 3) == accuracy(these, WAYS["reward_vote"], 3) == 1
+    assert all(accuracy(these, WAYS[way], 3) == 1 for way in ("majority_vote", "executes_vote", "reward_vote"))
+
+
+@given(any_candidates(), st.integers(1, 7))
+def test_a_vote_with_equal_rewards_is_the_vote_without(these, size):
+    equal = Candidates(these.tiers, these.groups, these.correct, np.full(len(these.tiers), 0.3))
+    assert accuracy(equal, WAYS["reward_vote"], size) == pytest.approx(accuracy(these, WAYS["executes_vote"], size))
 
 
 def test_a_question_without_candidates_is_wrong_and_has_no_choice():
@@ -122,3 +132,19 @@ def test_drawn_subsets_estimate_what_all_subsets_give(monkeypatch):
 
 def test_sizes_double_and_end_with_all():
     assert sizes(1) == [1] and sizes(8) == [1, 2, 4, 8] and sizes(12) == [1, 2, 4, 8, 12]
+
+
+def test_differences_are_those_of_the_figures_at_every_number():
+    one = candidates((ROWS, 0, 0, 0.0), (EMPTY, 1, 0, 3.0), (EMPTY, 1, 0, 2.0), (ROWS, 2, 1, 1.0))
+    other = candidates((FAILED, 0, 0, 5.0), (ROWS, 1, 1, 1.0), (ROWS, 1, 1, 0.0), (ROWS, 2, 0, 2.0))
+    report = choice_report([one, other], {"adapter": [one, other]})
+    assert report["sizes"] == [1, 2, 4] and report["first"]["value"] == 0
+    ex = {(way["choose"], way["adapter"]): way["ex"] for way in report["ways"]}
+    assert {name for name, _ in ex} == set(WAYS)
+    for way in WITH_REWARD:
+        for reference in ("majority_vote", "executes_vote", "first"):
+            for number in ("1", "2", "4"):
+                less = ex[reference, ""][number]["value"] if reference != "first" else 0
+                found = report["differences"][f"{way} (adapter) less {reference}"][number]["value"]
+                assert found == pytest.approx(ex[way, "adapter"][number]["value"] - less, abs=2e-6)  # rounded
+    assert ex["executes_vote", ""]["4"]["value"] == 0.75 and ex["majority_vote", ""]["4"]["value"] == 0.5

@@ -29,6 +29,11 @@ if place == "checkpoint":  # adapter and optimizer are written
     Trainer._save_rng_state = die(int(number), Trainer._save_rng_state)
 if place == "adapter":  # the first of its files is in its place
     os.replace = die(int(number), os.replace, lambda source, target: str(target).endswith("adapter_model.safetensors"))
+if place == "room":  # for files of so many bytes only
+    import resource
+
+    limit = lambda *arguments: resource.setrlimit(resource.RLIMIT_FSIZE, (int(number), resource.RLIM_INFINITY))
+    Trainer.train = (lambda train: lambda *arguments, **named: (limit(), train(*arguments, **named))[1])(Trainer.train)
 sys.argv = sys.argv[2:]
 runpy.run_path("train.py", run_name="__main__")
 """
@@ -92,6 +97,14 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(tmp_path, tiny_model
 
     again = train(output, tiny_model)
     assert again.returncode == 0 and "nothing is trained" in again.stdout
+
+
+@pytest.mark.parametrize("size", [1_000, 100_000])  # of the adapter's and of the optimizer's file not all fits
+def test_a_full_disk_while_training_is_one_line_and_nothing_is_lost(tmp_path, tiny_model, pair_rows, size):
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    full = train(tmp_path / "adapter", tiny_model, kill=f"room {size}")
+    assert_one_line_error(full, "adapter: cannot be written", "make room")
+    assert train(tmp_path / "adapter", tiny_model).returncode == 0
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One pass per question gives the numbers of one pass per candidate: scores, loss, gradients, whole steps."""
+"""One pass over many candidates gives the numbers of one pass each: scores, loss, gradients, whole steps."""
 
 import shutil
 
@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from reward.data import PreferencePair, Turn, group_by_prompt
 from reward.model import encode, load_base, load_reward_model, load_tokenizer, score
-from reward.packing import PADDING, batches_by_length, block_mask, pack, pad_rows, shared_prefix
+from reward.packing import batches_by_length, pack, pad_rows, tree_mask
 from reward.tokens import pair_rows, question_rows, tokenize
+from reward.trainer import DatabaseSampler
 from tests.conftest import make_tiny_model
 from tree.files import InputError
 
@@ -50,55 +51,92 @@ def scores_alone(model, tokenizer, questions):
 
 # --- layout ---------------------------------------------------------------------------------------------------------
 
-token_lists = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=8), min_size=1, max_size=6)
+token_lists = st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=8), min_size=1, max_size=12)
+
+
+def rows_of(sequences, budget=100, most=None):
+    return pack(enumerate(sequences), budget, most)
+
+
+@given(token_lists, st.integers(1, 30), st.integers(1, 5))
+def test_rows_hold_each_sequence_once_as_it_would_be_alone(sequences, budget, most):
+    """Along its path stand the sequence's own tokens at its own positions, and nothing else is seen from there."""
+    found = []
+    for row in rows_of(sequences, budget, most):
+        assert (len(row) <= budget or len(row.keys) == 1) and 1 <= len(row.keys) <= most
+        seen = tree_mask(torch.tensor([row.stops]))[0, 0]
+        for key, end in zip(row.keys, row.ends, strict=True):
+            path = row.path(end)
+            assert [row.positions[place] for place in path] == list(range(len(path))) and path[-1] == end
+            for length, place in enumerate(path, 1):
+                assert seen[place].nonzero().flatten().tolist() == path[:length]
+            found.append((key, [row.tokens[place] for place in path]))
+    assert found == list(enumerate(sequences))
 
 
 @given(token_lists)
-def test_the_prefix_is_the_longest_that_leaves_every_candidate_a_token(sequences):
-    shared = shared_prefix(sequences)
-    assert all(sequence[:shared] == sequences[0][:shared] and len(sequence) > shared for sequence in sequences)
-    longer = {tuple(sequence[: shared + 1]) for sequence in sequences}
-    assert len(longer) > 1 or min(map(len, sequences)) == shared + 1
+def test_sorted_sequences_become_their_tree(sequences):
+    """As many tokens as there are different beginnings, where all have half of themselves in common."""
+    sequences = sorted([9] * 10 + tokens for tokens in sequences)
+    [row] = rows_of(sequences)
+    assert len(row) == len({tuple(tokens[:length]) for tokens in sequences for length in range(1, len(tokens) + 1)})
 
 
-def test_a_sequence_without_tokens_has_no_prefix():
+def test_what_has_little_in_common_stands_in_different_rows():
+    assert [row.keys for row in rows_of([[1, 2, 3, 4], [1, 2, 5, 6], [1, 5, 6], [7]])] == [[0, 1], [2], [3]]
+
+
+def test_a_sequence_without_tokens_is_an_error():
     with pytest.raises(ValueError, match="without tokens"):
-        shared_prefix([[1, 2], []])
+        rows_of([[1, 2], []])
 
 
-@given(st.lists(st.integers(1, 9), max_size=5), token_lists, st.integers(1, 20))
-def test_rows_hold_each_candidate_once_as_it_would_be_alone(prefix, tails, budget):
-    rows = pack(prefix, tails, budget)
-    found = []
-    for row in rows:
-        assert len(row) <= budget or len(row.ends) == 1
-        assert len(row.tokens) == len(row.positions) == len(row.segments)
-        for number, end in enumerate(row.ends, 1):
-            seen = [place for place, segment in enumerate(row.segments) if segment in (0, number)]
-            assert [row.positions[place] for place in seen] == list(range(len(seen))) and seen[-1] == end
-            found.append([row.tokens[place] for place in seen])
-    assert found == [prefix + tail for tail in tails]
+def test_the_example_of_the_module():
+    [row] = rows_of([[1, 2, 3, 4], [1, 2, 6], [1, 5]])
+    assert row.tokens == [1, 2, 3, 4, 6, 5]
+    assert row.positions == [0, 1, 2, 3, 2, 1]
+    assert row.stops == [6, 5, 4, 4, 5, 6]
 
 
 def test_the_mask_of_a_small_batch():
-    rows = pack([7], [[1, 1], [2]], 9) + pack([7], [[3]], 9)
+    rows = rows_of([[7, 1, 1], [7, 2], [3, 3]])
     inputs = pad_rows(rows, 0)
-    assert inputs["segments"].tolist() == [[0, 1, 1, 2], [0, 1, PADDING, PADDING]]
+    assert inputs["input_ids"].tolist() == [[7, 1, 1, 2], [3, 3, 0, 0]]
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 1], [0, 1, 0, 0]]
+    assert inputs["lengths"].tolist() == [4, 2]
     assert inputs["ends"].tolist() == [2, 3, 5]
-    first, second = block_mask(inputs["segments"])[:, 0].int().tolist()
+    first, second = tree_mask(inputs["stops"])[:, 0].int().tolist()
     assert first == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
-    assert second[:2] == [[1, 0, 0, 0], [1, 1, 0, 0]] and all(any(row) for row in second)
+    assert second == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
 @given(token_lists, st.integers(1, 4))
-def test_batches_hold_every_row_once_and_no_more_candidates_than_asked(tails, batch_size):
-    rows = [row for tail in tails for row in pack([5], [tail, tail], 4)]
+def test_batches_hold_every_row_once_and_no_more_sequences_than_asked(sequences, batch_size):
+    rows = rows_of(sequences, 9)
     batches = list(batches_by_length(rows, batch_size))
     assert sorted(number for batch in batches for number in batch) == list(range(len(rows)))
     assert all(len(batch) == 1 or sum(len(rows[n].ends) for n in batch) <= batch_size for batch in batches)
     lengths = [len(rows[number]) for batch in batches for number in batch]
     assert lengths == sorted(lengths, reverse=True)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(1, 5), st.integers(0, 3))
+def test_batches_are_of_one_database_as_far_as_they_can(db_ids, batch_size, epoch):
+    sampler = DatabaseSampler(db_ids, batch_size, seed=0)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert sorted(order) == list(range(len(db_ids))) and order == list(sampler)
+    batches = [order[place : place + batch_size] for place in range(0, len(order), batch_size)]
+    whole = [batch for batch in batches if len(batch) == batch_size and len({db_ids[n] for n in batch}) == 1]
+    assert len(whole) >= sum(db_ids.count(db_id) // batch_size for db_id in set(db_ids))
+
+
+def test_every_epoch_and_seed_has_its_order():
+    sampler = DatabaseSampler(["a"] * 30, 4, seed=0)
+    orders = [list(sampler), list(DatabaseSampler(["a"] * 30, 4, seed=1))]
+    sampler.set_epoch(1)
+    orders.append(list(sampler))
+    assert len({tuple(order) for order in orders}) == 3
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------
