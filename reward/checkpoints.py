@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tree.files import NO_ROOM, InputError, read_json, sync_file, write_json
 from tree.manifest import code_of, differences
 
 UNFINISHED = "unfinished.json"  # the manifest of a run, from its start to its end
-FULL = ("PytorchStreamWriter", "IoError", "I/O error")  # how torch and safetensors say that a file was not written
+FULL = ("PytorchStreamWriter", "inline_container", "IoError", "I/O error")  # what torch and safetensors say then
 COMPLETE = "complete.json"  # the sizes of a checkpoint's files, written when all of them are on disk
 # settings in which a run may differ from what it was when it began; data and model have fingerprints
 MAY_DIFFER = frozenset({"fresh", "report_to", "output_dir", "model_id", "data_path", "checkpoint_steps"})
@@ -125,8 +126,10 @@ def _writing(output: str | os.PathLike) -> Iterator[None]:
         if not full:
             raise
         reason = str(error).splitlines()[0]
+        print(file=sys.stderr)  # ends the line of the progress bar
         raise InputError(
-            f"{output}: cannot be written ({reason}); make room, the same command goes on from the last checkpoint"
+            f"{output}: cannot be written, is the disk full? ({reason}) Make room; the same command goes on from the "
+            "last checkpoint"
         ) from None
 
 

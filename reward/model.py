@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from reward.data import Prompt
-from reward.packing import TOKEN_BUDGET, batches_by_length, pack, packed_scores, pad_rows
+from reward.packing import BLOCK_ATTENTION, TOKEN_BUDGET, batches_by_length, pack, packed_scores, pad_rows
 from tree.files import InputError, read_json
 from tree.model_folder import architecture, model_fingerprint, tensor_shapes
 from tree.precision import fast_dtype
@@ -97,7 +97,10 @@ def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype):
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is the point
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=dtype, attn_implementation="sdpa"
+        base,
+        num_labels=1,
+        dtype=dtype,
+        attn_implementation="sdpa" if torch.cuda.is_available() else BLOCK_ATTENTION,
     )
     logging.set_verbosity(verbosity)
     check_attention(model.config, base)

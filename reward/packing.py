@@ -11,8 +11,9 @@ has in its own sequence, seeing itself and what stands above it in the tree:
 `stops` is where the branch below a token ends: `key` is above `query` when key <= query < stops[key]. So the score at a
 sequence's last token is the one it has alone, to float tolerance. Exact for models that know order by position ids and
 attend to everything before (`reward.model.load_base` refuses those with sliding windows), with an attention
-implementation that takes a boolean mask (sdpa). Attention is computed densely: its cost grows with the square of a
-row's length, so long rows are split, and sequences that have little in common stand in different rows.
+implementation that takes a boolean mask. On a GPU that is sdpa, which computes what the mask hides too, at a cost that
+grows with the square of a row's length; on a CPU it is `block_attention`, which leaves most of it out. Long rows are
+split, and sequences that have little in common stand in different rows.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -20,8 +21,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 TOKEN_BUDGET = 8192  # tokens of a row
+BLOCK_ATTENTION = "sdpa_in_blocks"  # the name of `block_attention` for transformers
+BLOCK = 256  # queries of `block_attention` that share their keys
 
 
 @dataclass
@@ -117,6 +123,29 @@ def tree_mask(stops: Tensor) -> Tensor:
     """Who may look at whom: [R, L] stops -> [R, 1, L, L] booleans, true where query (row) sees key (column)."""
     places = torch.arange(stops.shape[1], device=stops.device)
     return ((places[:, None] >= places) & (places[:, None] < stops[:, None, :]))[:, None]
+
+
+def block_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings):
+    """Attention for transformers: queries in blocks, each with the keys only that one of the block sees.
+
+    query, key, value: [R, heads, L, size], mask: [R, 1, L, L] booleans; the result is [R, L, heads, size], and None in
+    the place of weights. Anything else goes to transformers' own sdpa.
+    """
+    if mask is None or mask.dtype != torch.bool or mask.shape[-2] != mask.shape[-1]:
+        return sdpa_attention_forward(module, query, key, value, mask, **settings)
+    parts = []
+    for start in range(0, mask.shape[-2], BLOCK):
+        block = slice(start, start + BLOCK)
+        seen = mask[:, :, block].any(dim=(0, 1, 2)).nonzero().flatten()
+        part = mask[:, :, block, seen]
+        parts.append(
+            sdpa_attention_forward(module, query[:, :, block], key[:, :, seen], value[:, :, seen], part, **settings)[0]
+        )
+    return torch.cat(parts, dim=1), None
+
+
+AttentionInterface.register(BLOCK_ATTENTION, block_attention)
+AttentionMaskInterface.register(BLOCK_ATTENTION, sdpa_mask)
 
 
 def score_head(model: nn.Module) -> nn.Module:

@@ -103,7 +103,7 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(tmp_path, tiny_model
 def test_a_full_disk_while_training_is_one_line_and_nothing_is_lost(tmp_path, tiny_model, pair_rows, size):
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     full = train(tmp_path / "adapter", tiny_model, kill=f"room {size}")
-    assert_one_line_error(full, "adapter: cannot be written", "make room")
+    assert_one_line_error(full, "adapter: cannot be written", "Make room")
     assert train(tmp_path / "adapter", tiny_model).returncode == 0
 
 

@@ -64,7 +64,7 @@ def test_without_gold_there_are_predictions_but_no_accuracy(listed, tiny_model):
     rows = [{key: value for key, value in row.items() if key != "SQL"} for row in json.loads(listed.read_text())]
     listed.write_text(json.dumps(rows))
     predictions = listed.parent / "predict.json"
-    run = evaluate(listed, tiny_model, "--predictions", predictions)
+    run = evaluate(listed, tiny_model, "--predictions", predictions, "--choose", "executes_reward")
     assert run.returncode == 0, run.stderr
     report = json.loads((listed.parent / "report.json").read_text())
     assert report["choice"] is None and "no accuracy" in run.stdout

@@ -18,6 +18,16 @@ from tree.files import InputError
 LONG = "Database: " + "CREATE TABLE product (id INTEGER, name TEXT); " * 6
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    """So that the short rows of these tests have several."""
+    from reward import packing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "BLOCK", 16)
+        yield
+
+
 @pytest.fixture(scope="module")
 def bases(tiny_model, tmp_path_factory):
     llama = make_tiny_model(tmp_path_factory.mktemp("models") / "llama", seed=1, architecture="llama")
@@ -42,11 +52,15 @@ def scorers(bases):
 
 @torch.no_grad()
 def scores_alone(model, tokenizer, questions):
-    """The reference: each candidate by itself, with the model's own reading of the score."""
-    return [
+    """The reference: each candidate by itself, with transformers' own attention and reading of the score."""
+    ours = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    scores = [
         [model(input_ids=torch.tensor([encode(tokenizer, prompt, sql)])).logits.item() for sql in queries]
         for prompt, queries in questions
     ]
+    model.set_attn_implementation(ours)
+    return scores
 
 
 # --- layout ---------------------------------------------------------------------------------------------------------
@@ -165,6 +179,20 @@ def test_the_rewards_of_these_tests_differ(scorers):
     assert min(abs(a - b) for i, a in enumerate(rewards) for b in rewards[:i]) > 1e-2
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for CPUs")
+def test_these_tests_compute_attention_in_blocks(scorers, monkeypatch):
+    from reward import packing
+
+    model, tokenizer = scorers["qwen2"]
+    seen, plain = [], packing.sdpa_attention_forward
+    monkeypatch.setattr(
+        packing, "sdpa_attention_forward", lambda *args, **named: seen.append(args[2]) or plain(*args, **named)
+    )
+    score(model, tokenizer, [(LONG, ["SELECT 1", "SELECT " + "2, " * 20, "SELECT " + "3, " * 20])])
+    assert len(seen) > 2 * model.config.num_hidden_layers
+    assert len({keys.shape[2] for keys in seen}) > 2 and seen[-1].shape[2] < max(keys.shape[2] for keys in seen)
+
+
 def test_neither_neighbours_nor_order_change_a_score(scorers):
     model, tokenizer = scorers["qwen2"]
     queries = ["SELECT 1", "SELECT name FROM product WHERE id = 3", "SELECT 2"]
@@ -215,8 +243,11 @@ def trainer_of(base, folder, shared: bool, budget: int = 400, margin_scale: floa
     questions = tokenize(group_by_prompt(PAIRS), tokenizer, 10_000)
     rows = question_rows(questions, margin_scale, ["sibling"]) if shared else pair_rows(questions, margin_scale)
     config = {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 1} | arguments
+    model = load_base(base, tokenizer.pad_token_id, torch.float32)
+    if not shared:
+        model.set_attn_implementation("sdpa")  # TRL's way owes nothing to ours
     return (SharedPrefixTrainer if shared else RewardTrainer)(
-        model=load_base(base, tokenizer.pad_token_id, torch.float32),
+        model=model,
         args=RewardConfig(
             folder, use_cpu=True, bf16=False, max_length=None, report_to=[], remove_unused_columns=False, **config
         ),
