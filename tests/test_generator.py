@@ -2,6 +2,8 @@
 
 import asyncio
 import multiprocessing
+import os
+import signal
 
 import pytest
 
@@ -34,9 +36,12 @@ def answers(tiny_generator):
             await asyncio.sleep(0.05)
             stopped.cancel()
             found["after a cancelled one"] = await generator.sample(chat("Go on."), 1, 1)
+            engines = multiprocessing.active_children()
+            for engine in engines:
+                os.kill(engine.pid, signal.SIGSTOP)  # so that it cannot answer before it dies
             asked = asyncio.create_task(generator.sample(chat("Die."), 4, 1))
             await asyncio.sleep(0.05)
-            for engine in multiprocessing.active_children():
+            for engine in engines:
                 engine.kill()
             found["when the engine dies"] = await asyncio.gather(asked, return_exceptions=True)
             return found
