@@ -171,6 +171,9 @@ def _draw_calibration(axis, adapters: dict) -> None:
 
 
 def _draw_choice(axis, choice: dict) -> None:
+    from matplotlib import colormaps
+
+    axis.set_prop_cycle(color=colormaps["tab20"].colors)  # there are more ways than the usual ten colours
     for way in choice["ways"]:
         name = f"{way['choose']} ({way['adapter']})" if way["adapter"] else way["choose"]
         values = [figure["value"] for figure in way["ex"].values()]
