@@ -41,7 +41,7 @@ LORA_ALPHA = 32  # scale, usually 2 x rank
 LORA_DROPOUT = 0.05  # dropout on LoRA's input (0 = off)
 LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separated by commas
 # optimisation
-LEARNING_RATE = 1e-4  # peak; LoRA wants about ten times the rate of full fine-tuning
+LEARNING_RATE = 2e-4  # peak, as in docs/RESULTS.md; LoRA wants about ten times the rate of full fine-tuning
 EPOCHS = 1.0  # passes over the pairs
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
 BATCH_SIZE = 4  # questions per device and forward pass, of one database if possible (without SHARE_PREFIX: pairs)
