@@ -191,9 +191,8 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
                 "compute_metrics": validation_metrics(relations),
             },
         )
-        validation = sorted(
-            validation, key=lambda part: part.prefix
-        )  # neighbours begin alike, as the sampler cares for
+        # neighbours share a forward pass and should begin alike; in training the sampler sees to that
+        validation = sorted(validation, key=lambda part: part.prefix)
         sets = [question_rows(part, settings.margin_by_distance, relations) for part in (train, validation)]
     else:
         make, of_kind = RewardTrainer, {}

@@ -68,27 +68,27 @@ def load_questions(path: str) -> list[Question]:
 
 
 def choose_questions(path: str, wanted: int) -> list[Question]:
-    """`wanted` questions with enough candidates: runs of one database, evenly over the lengths of prompts."""
+    """`wanted` questions with enough candidates, whole batches of one database each, evenly over the lengths."""
     from train import BATCH_SIZE
 
     rich = [question for question in load_questions(path) if len(question.candidates) >= CANDIDATES]
-    if len(rich) < wanted:
+    of_database: dict[str, list[Question]] = {}
+    for question in sorted(rich, key=_length):
+        of_database.setdefault(question.pairs[0].db_id, []).append(question)
+    size = min(wanted, BATCH_SIZE)
+    runs = [
+        questions[start : start + size]
+        for questions in of_database.values()
+        for start in range(0, len(questions) - size + 1, size)
+    ]
+    count = -(-wanted // size)
+    if len(runs) < count:
         raise InputError(
-            f"{path}: only {len(rich)} questions have {CANDIDATES} or more candidates in pairs, {wanted} are needed "
-            "(--questions)"
+            f"{path}: only {len(rich)} questions have {CANDIDATES} or more candidates in pairs, and {len(runs)} times "
+            f"{size} of them one database; {count} times are needed (--questions)"
         )
-    shortest: dict[str, int] = {}
-    for question in rich:
-        shortest[_database(question)] = min(shortest.get(_database(question), sys.maxsize), _length(question))
-    rich.sort(key=lambda question: (shortest[_database(question)], _database(question), _length(question)))
-    runs = [rich[start : start + BATCH_SIZE] for start in range(0, len(rich), BATCH_SIZE)]
-    count = -(-wanted // BATCH_SIZE)
     chosen = [runs[(2 * number + 1) * len(runs) // (2 * count)] for number in range(count)]
     return list(itertools.chain(*chosen))[:wanted]
-
-
-def _database(question: Question) -> str:
-    return question.pairs[0].db_id
 
 
 def _length(question: Question) -> int:
