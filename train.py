@@ -11,6 +11,7 @@ checkpoints. A run that was killed goes on from its last checkpoint when the sam
 
 import argparse
 import ast
+import contextlib
 import os
 import re
 import shutil
@@ -296,21 +297,11 @@ def write_results(
     )
 
 
-def main() -> None:
-    settings = parse_settings()
-
-    # --- everything that can be wrong, before a model is loaded ---
+def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split: tuple[list, list]) -> None:
+    """The whole run in its folder: begun, gone on with, or found finished."""
     from reward.checkpoints import begin, end, goes_on, is_finished, save_adapter, step_of
-    from reward.data import load_pairs, split_by_question
-    from tree.model_folder import check_model_folder
 
-    base = check_model_folder(settings.model_id)
-    pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
-    split = split_by_question(pairs, settings.validation_fraction, settings.seed)
-    output = Path(settings.output_dir)
-    if output.is_file():
-        raise InputError(f"{output}: is a file; name a folder with --output_dir")
-    manifest = run_manifest(settings, base)
+    output, manifest = Path(settings.output_dir), run_manifest(settings, base)
     if not settings.fresh and is_finished(output, manifest.content):
         print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
         return
@@ -351,6 +342,25 @@ def main() -> None:
         write_trained_on(output, pairs, manifest.content["inputs"]["data"])
         write_results(settings, trainer, tokenizer, validation, manifest, counts, first_step)
         end(output)
+
+
+def main() -> None:
+    settings = parse_settings()
+
+    # --- everything that can be wrong, before a model is loaded ---
+    from reward.data import load_pairs, split_by_question
+    from tree.locks import alone_in
+    from tree.model_folder import check_model_folder
+
+    base = check_model_folder(settings.model_id)
+    pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
+    split = split_by_question(pairs, settings.validation_fraction, settings.seed)
+    output = Path(settings.output_dir)
+    if output.is_file():
+        raise InputError(f"{output}: is a file; name a folder with --output_dir")
+    first_process = os.environ.get("RANK", "0") == "0"  # which writes for the others
+    with alone_in(output) if first_process else contextlib.nullcontext():
+        train_reward_model(settings, base, pairs, split)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """train.py killed anywhere and started again: the adapter is that of an uninterrupted run."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from reward.checkpoints import is_complete, newest_checkpoint, remove_checkpoints, seal
 from tests.conftest import assert_one_line_error, run_script
+from tree.locks import alone_in
 
 # runs train.py, and dies of SIGKILL where the first argument says
 KILLER = """
@@ -104,6 +106,15 @@ def test_a_full_disk_while_training_is_one_line_and_nothing_is_lost(tmp_path, ti
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     full = train(tmp_path / "adapter", tiny_model, kill=f"room {size}")
     assert_one_line_error(full, "adapter: cannot be written", "Make room")
+    assert train(tmp_path / "adapter", tiny_model).returncode == 0
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_model, pair_rows):
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    # locks are the process's, so the other run is another process
+    with alone_in(tmp_path / "adapter"):
+        assert_one_line_error(train(tmp_path / "adapter", tiny_model), "adapter", f"process {os.getpid()} on ")
+    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["lock"]
     assert train(tmp_path / "adapter", tiny_model).returncode == 0
 
 

@@ -19,7 +19,7 @@ from tests.fake_worker import kill_at
 from tree import run_pipeline
 from tree.files import InputError, write_json
 from tree.journal import Journal
-from tree.run_folder import locked
+from tree.locks import alone_in, among_as_many
 from tree.run_table import table
 from tree.tree_node import Question
 
@@ -298,7 +298,7 @@ def test_a_death_of_another_cause_sets_nothing_aside(places, whole, tmp_path):
 
 def test_a_second_worker_is_refused(places, tmp_path):
     # locks are the process's, so the other worker is another process
-    with locked(tmp_path, 0, 2):
+    with alone_in(tmp_path / "tree_dataset" / "part0"), among_as_many(tmp_path / "tree_dataset", 2):
         assert_one_line_error(worker(places, tmp_path, "--num_shards", "2"), "part0", f"process {os.getpid()} on ")
         other_run = worker(places, tmp_path, "--shard_id", "1", "--num_shards", "3")
         assert_one_line_error(other_run, "a run with --num_shards 2 works here")

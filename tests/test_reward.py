@@ -345,13 +345,15 @@ def test_export_gives_a_plain_model_with_the_same_rewards(trained, tiny_model, t
 
 
 SERVE = """
-import json, sys
+import json, os, sys
 from vllm import LLM
 
 if __name__ == "__main__":
     engine = LLM(sys.argv[1], runner="pooling", dtype="float32", enforce_eager=True, max_model_len=512)
     outputs = engine.classify([{"prompt_token_ids": ids} for ids in json.loads(sys.argv[2])])
-    print("REWARDS", json.dumps([output.outputs.probs for output in outputs]))
+    engine.llm_engine.engine_core.shutdown()
+    print("REWARDS", json.dumps([output.outputs.probs for output in outputs]), flush=True)
+    os._exit(0)  # threads that vLLM leaves behind can abort the interpreter while it ends
 """
 
 

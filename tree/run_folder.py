@@ -1,14 +1,9 @@
-"""Where a run of a shard is kept, which of them the same command goes on with, and that nobody else works there."""
+"""Where a run of a shard is kept, and which of them the same command goes on with."""
 
-import contextlib
-import fcntl
 import os
-import platform
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from tree.files import InputError, read_json, sync_file
 from tree.manifest import differences, shard_of
@@ -69,51 +64,3 @@ def make_run_folder(part: Path) -> Path:
             time.sleep(1)
         except OSError as error:
             raise InputError(f"{folder}: cannot be made ({error.strerror}); check --output_dir") from None
-
-
-# --- locks ----------------------------------------------------------------------------------------------------------
-
-
-def _taken(file: IO[str], how: int) -> bool:
-    """Lock a file for this process (not for its children) until it is closed, or the process is dead."""
-    try:
-        fcntl.lockf(file, how)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        print(f"warning: {file.name}: no locks here ({error.strerror}); never start the same shard twice at a time")
-    return True
-
-
-def _rewrite(file: IO[str], text: str) -> None:
-    file.truncate(0)
-    file.write(text)
-    file.flush()
-
-
-@contextlib.contextmanager
-def locked(output_dir: str | os.PathLike, shard_id: int, num_shards: int) -> Iterator[None]:
-    """This process alone works on the shard while the block runs, and others with as many shards only beside it.
-
-    Raises InputError when that is not so. The kernel lets go of the locks of a process that dies.
-    """
-    part = part_folder(output_dir, shard_id)
-    with contextlib.ExitStack() as stack:
-        try:
-            part.mkdir(parents=True, exist_ok=True)
-            own, common = (stack.enter_context(open(place / "lock", "a+")) for place in (part, part.parent))
-        except OSError as error:
-            raise InputError(f"{part}: cannot be written ({error.strerror}); check --output_dir") from None
-        if not _taken(own, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            own.seek(0)
-            raise InputError(f"{part}: process {own.read() or 'unknown'} works on this shard; wait for it, or stop it")
-        _rewrite(own, f"{os.getpid()} on {platform.node()}")
-        if _taken(common, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            _rewrite(common, str(num_shards))
-        _taken(common, fcntl.LOCK_SH)  # waits while another process writes what is read now
-        common.seek(0)
-        if (number := common.read()) != str(num_shards):
-            raise InputError(
-                f"{part.parent}: a run with --num_shards {number} works here; wait for it, or give another --output_dir"
-            )
-        yield

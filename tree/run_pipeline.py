@@ -27,12 +27,13 @@ from tree.dpo_extractor import STRATEGIES, pair_settings
 from tree.files import InputError, remove_leftovers, run_script, write_json, write_json_list
 from tree.generator import EngineDied, NoEngine, start_generator
 from tree.journal import Journal
+from tree.locks import alone_in, among_as_many
 from tree.manifest import Manifest, pair_manifest_path, shard_of
 from tree.model_folder import check_model_folder, model_fingerprint
 from tree.pair_files import counts_line, pair_file, write_pairs
 from tree.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
 from tree.progress import Progress
-from tree.run_folder import StoredRun, find_run, locked, make_run_folder, part_folder
+from tree.run_folder import StoredRun, find_run, make_run_folder, part_folder
 from tree.settings import add_flags, check_settings, context_limit, longest_prompt, most_nodes
 from tree.tree_builder import Growth, grow
 from tree.tree_node import Question, tree_from_json, tree_to_json
@@ -254,7 +255,7 @@ def main() -> None:
             print(f"{stored.folder} holds this run, {'finished' if stored.finished else 'to be gone on with'}")
         asyncio.run(run(args, work, shards, manifest, stored))
         return
-    with locked(args.output_dir, args.shard_id, args.num_shards):
+    with alone_in(part), among_as_many(part.parent, args.num_shards):
         stored = None if args.fresh else find_run(part, manifest.content)
         if stored and stored.finished:
             write_again(work, args, stored)
