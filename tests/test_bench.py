@@ -134,6 +134,13 @@ def test_reward_scoring(rich_pairs, tiny_model):
     assert run.returncode == 2 and "only 3 questions" in run.stderr
 
 
+def test_packed_attention(rich_pairs, tiny_model):
+    few = ("--model", tiny_model, "--data", rich_pairs, "--rounds", "1", "--questions")
+    found = promises(run_script("bench/packed_attention.py", *few, "1", "3"))
+    assert set(found) == {"packed_attention_speedup_1_questions", "packed_attention_speedup_3_questions"}
+    assert_one_line_error(run_script("bench/packed_attention.py", *few, "4"), "--questions 4", "3")
+
+
 def test_reward_precision(rich_pairs, tiny_model):
     run = run_script("bench/reward_precision.py", "--model", tiny_model, "--adapter", "none", "--data", rich_pairs)
     found = promises(run)

@@ -1,0 +1,108 @@
+"""What attention in blocks saves on packed questions, against transformers' sdpa with the same mask.
+
+    python bench/packed_attention.py --model Qwen2.5-Coder-0.5B-Instruct \\
+        --data output/tree_dataset/part0/20260101_120000/all_trees.json
+    python bench/packed_attention.py --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
+
+A pass holds the first questions, with all their candidates, of the database that has the most. It is the forward and
+the backward pass of train.py's model with its LoRA, without gradient checkpointing; both ways alternate on one model,
+after a warm-up. The figure is the median over the rounds of sdpa's seconds over ours, for each number of
+questions.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from reward_training import load_questions  # noqa: E402
+
+from reward.data import Question  # noqa: E402
+from tree.files import InputError, run_script  # noqa: E402
+from tree.model_folder import check_model_folder  # noqa: E402
+
+
+def largest_database(questions: list[Question], wanted: int) -> list[Question]:
+    """`wanted` questions of the database that has the most. Raises InputError when it has fewer."""
+    of_database: dict[str, list[Question]] = {}
+    for question in questions:
+        of_database.setdefault(question.pairs[0].db_id, []).append(question)
+    db_id, most = max(of_database.items(), key=lambda item: len(item[1]))
+    if len(most) < wanted:
+        raise InputError(f"--questions {wanted}: no database has more questions with pairs than {db_id}, {len(most)}")
+    return most[:wanted]
+
+
+def packed(questions: list[Question], tokenizer) -> dict:
+    """The tensors of one forward pass over all candidates, however many rows these take."""
+    from reward.packing import pack, pad_rows
+    from reward.tokens import tokenize
+
+    sequences = [part.prefix + tail for part in tokenize(questions, tokenizer, sys.maxsize) for tail in part.tails]
+    return pad_rows(pack(enumerate(sorted(sequences)), sys.maxsize), tokenizer.pad_token_id)
+
+
+def trained_model(args: argparse.Namespace, tokenizer):
+    from peft import get_peft_model
+
+    import train
+    from reward.model import base_dtype, load_base
+
+    settings = SimpleNamespace(**{name: value for name, value, _ in train.settings_from_source()})
+    base = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
+    return get_peft_model(base, train.lora_config(settings)).train()
+
+
+def seconds(model, inputs: dict, attention: str) -> float:
+    from reward.packing import packed_scores
+
+    model.get_base_model().set_attn_implementation(attention)
+    start = time.perf_counter()
+    packed_scores(model, inputs).sum().backward()
+    passed = time.perf_counter() - start
+    model.zero_grad()
+    return passed
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
+    add("--data", default="final_data_train.json", help="pair file, or all_trees.json")
+    add("--questions", type=int, nargs="+", default=[4, 12], help="how many questions a pass has")
+    add("--rounds", type=int, default=3, help="repetitions of each measurement")
+    add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the frozen base, as in train.py")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    check_model_folder(args.model)
+    questions = largest_database(load_questions(args.data), max(args.questions))
+
+    from reward.model import load_tokenizer
+    from reward.packing import BLOCK_ATTENTION
+
+    tokenizer = load_tokenizer(args.model)
+    model = trained_model(args, tokenizer)
+    for count in args.questions:
+        inputs = {name: part.to(model.device) for name, part in packed(questions[:count], tokenizer).items()}
+        tokens = inputs["lengths"].sum().item()
+        taken: dict[str, list[float]] = {BLOCK_ATTENTION: [], "sdpa": []}
+        for way in taken:
+            seconds(model, inputs, way)
+        for number in range(args.rounds):
+            for way, times in taken.items():
+                times.append(seconds(model, inputs, way))
+            figures = ", ".join(f"{way} {tokens / times[-1]:.0f}" for way, times in taken.items())
+            print(f"{count} questions, {tokens} tokens, round {number + 1}, tokens/s: {figures}", flush=True)
+        speedup = median(slow / fast for fast, slow in zip(*taken.values(), strict=True))
+        print(f"PROMISE packed_attention_speedup_{count}_questions {speedup:.2f} GOAL >= 1")
+
+
+if __name__ == "__main__":
+    run_script(main)
