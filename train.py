@@ -42,11 +42,11 @@ LORA_ALPHA = 32  # scale, usually 2 x rank
 LORA_DROPOUT = 0.05  # dropout on LoRA's input (0 = off)
 LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separated by commas
 # optimisation
-LEARNING_RATE = 2e-4  # peak, as in docs/RESULTS.md; LoRA wants about ten times the rate of full fine-tuning
+LEARNING_RATE = 2e-4  # peak (compared in docs/RESULTS.md); LoRA wants about ten times the rate of full fine-tuning
 EPOCHS = 1.0  # passes over the pairs
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
 BATCH_SIZE = 4  # questions per device and forward pass, of one database if possible (without SHARE_PREFIX: pairs)
-GRADIENT_ACCUMULATION = 2  # forward passes per optimiser step
+GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step; few questions want many steps (docs/RESULTS.md)
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 WEIGHT_DECAY = 0.0  # AdamW's weight decay (0 = off)
 GRADIENT_CHECKPOINTING = True  # recompute activations: less memory, about a third more time
