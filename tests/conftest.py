@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.shop import QUESTIONS, make_database
 # these machines are noisy: a slow example is no failure
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# a shell starts background jobs with Ctrl-C ignored, which the scripts that tests interrupt would inherit
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
