@@ -81,6 +81,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if min(*args.questions, args.rounds) < 1:
+        raise InputError("--questions and --rounds must be 1 or more")
     check_model_folder(args.model)
     questions = largest_database(load_questions(args.data), max(args.questions))
 
