@@ -87,7 +87,7 @@ for ((shard = 0; shard < SHARDS; shard++)); do
     start "$shard" "$@"
 done
 
-failed=() wrong_input=0
+failed=() wrong_input=0 # failed by shard, so that they are told in their order, not in that of their ends
 ended() { # shard, exit code: start it again, or take it off the list
     kill -KILL -- "-${pids[$1]}" 2>/dev/null || true # what it left behind may hold the GPU
     case $2 in
@@ -95,7 +95,7 @@ ended() { # shard, exit code: start it again, or take it off the list
         ((SHARDS == 1)) || tail -n 1 "$(log_of "$1")"
         ;;
     2 | 130 | 143) # wrong input, stopped by hand
-        failed+=("$1")
+        failed[$1]=$1
         (($2 != 2)) || wrong_input=1
         ;;
     *)
@@ -105,7 +105,7 @@ ended() { # shard, exit code: start it again, or take it off the list
             start "$1" ${AGAIN[@]+"${AGAIN[@]}"}
             return
         fi
-        failed+=("$1")
+        failed[$1]=$1
         ;;
     esac
     if (($2)); then
