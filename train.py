@@ -49,6 +49,7 @@ BATCH_SIZE = 4  # questions per device and forward pass, of one database if poss
 GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step; few questions want many steps (docs/RESULTS.md)
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 WEIGHT_DECAY = 0.0  # AdamW's weight decay (0 = off)
+FLEX_ATTENTION = False  # on a GPU: FlexAttention instead of sdpa (bench/packed_attention.py tells which is faster)
 GRADIENT_CHECKPOINTING = True  # recompute activations: less memory, about a third more time
 LOGGING_STEPS = 10  # steps between two points of the training curve
 EVAL_STEPS = 0  # steps between two validations and checkpoints (0 = once per epoch)
@@ -318,6 +319,8 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
     from reward.trained_on import write_trained_on
 
     check_report_to(settings.report_to)
+    if settings.flex_attention and not torch.cuda.is_available():
+        raise InputError("--flex_attention true: PyTorch trains with it on a GPU only, and there is none here")
     tokenizer = load_tokenizer(base)
     train, validation, counts = tokenized_split(split, tokenizer, settings)
     checkpoint = begin(output, manifest.content, going_on)
@@ -326,7 +329,7 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
 
     # --- model ---
     set_seed(settings.seed)
-    model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype))
+    model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype), settings.flex_attention)
     torch.nn.init.zeros_(model.score.weight)  # candidates begin even: a random head's order must first be unlearned
     first_step = step_of(checkpoint)
     trainer = make_trainer(settings, model, tokenizer, train, validation, first_step)

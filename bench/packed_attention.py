@@ -1,13 +1,13 @@
-"""What attention in blocks saves on packed questions, against transformers' sdpa with the same mask.
+"""What attention that skips what the mask hides saves on packed questions, against transformers' sdpa with that mask.
 
     python bench/packed_attention.py --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
     python bench/packed_attention.py --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
 
-A pass holds the first questions, with all their candidates, of the database that has the most. It is the forward and
-the backward pass of train.py's model with its LoRA, without gradient checkpointing; both ways alternate on one model,
-after a warm-up. The figure is the median over the rounds of sdpa's seconds over ours, for each number of
-questions.
+On a CPU the other is train.py's attention in blocks, on a GPU FlexAttention. A pass holds the first questions, with all
+their candidates, of the database that has the most. It is the forward and the backward pass of train.py's model with
+its LoRA, without gradient checkpointing; both ways alternate on one model, after a warm-up. The figure is the median
+over the rounds of sdpa's seconds over the other's, for each number of questions. The peak of memory is shown, too.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from reward_training import load_questions  # noqa: E402
+from reward_training import forget_peak, load_questions, peak_mb  # noqa: E402
 
 from reward.data import Question  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
@@ -47,6 +47,7 @@ def packed(questions: list[Question], tokenizer) -> dict:
 
 
 def trained_model(args: argparse.Namespace, tokenizer):
+    import torch
     from peft import get_peft_model
 
     import train
@@ -54,15 +55,20 @@ def trained_model(args: argparse.Namespace, tokenizer):
 
     settings = SimpleNamespace(**{name: value for name, value, _ in train.settings_from_source()})
     base = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
-    return get_peft_model(base, train.lora_config(settings)).train()
+    model = get_peft_model(base, train.lora_config(settings)).train()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def seconds(model, inputs: dict, attention: str) -> float:
+    import torch
+
     from reward.packing import packed_scores
 
     model.get_base_model().set_attn_implementation(attention)
     start = time.perf_counter()
     packed_scores(model, inputs).sum().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     passed = time.perf_counter() - start
     model.zero_grad()
     return passed
@@ -87,16 +93,20 @@ def main() -> None:
     questions = largest_database(load_questions(args.data), max(args.questions))
 
     from reward.model import load_tokenizer
-    from reward.packing import BLOCK_ATTENTION
+    from reward.packing import BLOCK_ATTENTION, FLEX_ATTENTION
 
     tokenizer = load_tokenizer(args.model)
     model = trained_model(args, tokenizer)
     for count in args.questions:
         inputs = {name: part.to(model.device) for name, part in packed(questions[:count], tokenizer).items()}
         tokens = inputs["lengths"].sum().item()
-        taken: dict[str, list[float]] = {BLOCK_ATTENTION: [], "sdpa": []}
+        skipping = FLEX_ATTENTION if model.device.type == "cuda" else BLOCK_ATTENTION
+        taken: dict[str, list[float]] = {skipping: [], "sdpa": []}
         for way in taken:
+            seconds(model, inputs, way)  # which may compile it
+            forget_peak()
             seconds(model, inputs, way)
+            print(f"{count} questions, {tokens} tokens, peak MB, {way}: {peak_mb():.0f}", flush=True)
         for number in range(args.rounds):
             for way, times in taken.items():
                 times.append(seconds(model, inputs, way))

@@ -10,7 +10,8 @@ ways are train.py's (SHARE_PREFIX true and false), with its defaults but without
 over all pairs, on a freshly loaded model, alternating, after a warm-up with one question. Figures are medians over the
 rounds.
 
-(a) tokens that are computed per pair, padding not counted. (b) wall time of the step per pair.
+(a) tokens that are computed per pair, padding not counted. (b) wall time of the step per pair; shown beside it is the
+    peak of memory in the step.
 (c) memory: the peak of a forward and a backward pass over one question whose candidates are repeated to 16, 32 and 64.
     The figure is the growth from 32 to 64 over twice that from 16 to 32: 1 when memory is linear, 2 when quadratic.
 """
@@ -114,6 +115,7 @@ class Step:
     seconds: float
     tokens: int
     loss: float
+    peak_mb: float
 
 
 def settings_for(folder: str, share_prefix: bool, passes: int, batch_size: int) -> SimpleNamespace:
@@ -149,11 +151,13 @@ def trainer_for(args: argparse.Namespace, tokenizer, questions: list[Question], 
 def one_step(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool) -> Step:
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(args, tokenizer, questions, share_prefix, folder)
+        forget_peak()
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
+        peak = peak_mb()
     logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
-    return Step(seconds, logged["num_tokens"], logged["loss"])
+    return Step(seconds, logged["num_tokens"], logged["loss"], peak)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -251,6 +255,7 @@ def main() -> None:
     print(f"tokens per pair: packed {packed[0].tokens / pairs:.1f}, TRL {plain[0].tokens / pairs:.1f}")
     for name, steps in (("packed", packed), ("TRL", plain)):
         print(f"median seconds per pair, {name}: {median(step.seconds for step in steps) / pairs:.4f}")
+        print(f"median peak MB of a step, {name}: {median(step.peak_mb for step in steps):.0f}")
     print(f"peak MB with {', '.join(map(str, REPEATED))} candidates: {', '.join(f'{peak:.0f}' for peak in peaks)}")
     speedup = median(slow.seconds / fast.seconds for slow, fast in zip(plain, packed, strict=True))
     print(f"PROMISE packed_training_tokens {plain[0].tokens / packed[0].tokens:.1f} GOAL >= 10")

@@ -17,7 +17,15 @@ import torch
 from torch import nn
 
 from reward.data import Prompt
-from reward.packing import BLOCK_ATTENTION, TOKEN_BUDGET, batches_by_length, pack, packed_scores, pad_rows
+from reward.packing import (
+    BLOCK_ATTENTION,
+    FLEX_ATTENTION,
+    TOKEN_BUDGET,
+    batches_by_length,
+    pack,
+    packed_scores,
+    pad_rows,
+)
 from tree.files import InputError, read_json
 from tree.model_folder import architecture, model_fingerprint, tensor_shapes
 from tree.precision import fast_dtype
@@ -86,10 +94,10 @@ def encode_candidates(tokenizer, prompt: Prompt | str, queries: Sequence[str]) -
         ) from None
 
 
-def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype):
+def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype, flex_attention: bool = False):
     """The base model as …ForSequenceClassification with one label and an untrained float32 head, always the same.
 
-    Raises InputError for a model whose candidates cannot be packed.
+    FlexAttention needs a GPU to train. Raises InputError for a model whose candidates cannot be packed.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -100,7 +108,9 @@ def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype):
         base,
         num_labels=1,
         dtype=dtype,
-        attn_implementation="sdpa" if torch.cuda.is_available() else BLOCK_ATTENTION,
+        attn_implementation=FLEX_ATTENTION
+        if flex_attention
+        else ("sdpa" if torch.cuda.is_available() else BLOCK_ATTENTION),
     )
     logging.set_verbosity(verbosity)
     check_attention(model.config, base)

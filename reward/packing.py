@@ -12,7 +12,8 @@ has in its own sequence, seeing itself and what stands above it in the tree:
 sequence's last token is the one it has alone, to float tolerance. Exact for models that know order by position ids and
 attend to everything before (`reward.model.load_base` refuses those with sliding windows), with an attention
 implementation that takes a boolean mask. On a GPU that is sdpa, which computes what the mask hides too, at a cost that
-grows with the square of a row's length; on a CPU it is `block_attention`, which leaves most of it out. Long rows are
+grows with the square of a row's length, or PyTorch's FlexAttention (Dong et al., arXiv:2412.05496), which skips blocks
+of tokens that see nothing of each other; on a CPU it is `block_attention`, which skips most of them. Long rows are
 split, and sequences that have little in common stand in different rows.
 """
 
@@ -21,11 +22,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 TOKEN_BUDGET = 8192  # tokens of a row
+FLEX_ATTENTION = "flex_attention"  # transformers' name
 BLOCK_ATTENTION = "sdpa_in_blocks"  # the name of `block_attention` for transformers
 BLOCK = 256  # queries of `block_attention` that share their keys
 
@@ -125,6 +128,16 @@ def tree_mask(stops: Tensor) -> Tensor:
     return ((places[:, None] >= places) & (places[:, None] < stops[:, None, :]))[:, None]
 
 
+def flex_mask(stops: Tensor) -> BlockMask:
+    """`tree_mask` in the form that FlexAttention takes."""
+
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (query < stops[row, key])
+
+    rows, length = stops.shape
+    return create_block_mask(sees, rows, None, length, length, device=stops.device)
+
+
 def block_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings):
     """Attention for transformers: queries in blocks, each with the keys only that one of the block sees.
 
@@ -153,6 +166,11 @@ def score_head(model: nn.Module) -> nn.Module:
     return next(module for name, module in model.named_modules() if name.split(".")[-1] == "score")
 
 
+def attention_of(model: nn.Module) -> str:
+    """The name of the attention implementation within whatever wraps the model."""
+    return next(module for module in model.modules() if isinstance(module, PreTrainedModel)).config._attn_implementation
+
+
 def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     """Scores [N] in float32 of all sequences of `pad_rows`' tensors, with one call of a …ForSequenceClassification.
 
@@ -160,12 +178,13 @@ def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     goes through the model itself, so what wraps it (gradient synchronisation, checkpointing, LoRA) works as always.
     """
     caught: list[Tensor] = []
+    mask = flex_mask if attention_of(model) == FLEX_ATTENTION else tree_mask
     hook = score_head(model).register_forward_hook(lambda head, arguments, scores: caught.append(scores))
     try:
         model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
-            attention_mask=tree_mask(inputs["stops"]),
+            attention_mask=mask(inputs["stops"]),
             use_cache=False,
         )
     finally:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reward.data import PreferencePair, Turn, group_by_prompt
 from reward.model import encode, load_base, load_reward_model, load_tokenizer, score
-from reward.packing import batches_by_length, pack, pad_rows, tree_mask
+from reward.packing import FLEX_ATTENTION, batches_by_length, flex_mask, pack, pad_rows, tree_mask
 from reward.tokens import pair_rows, question_rows, tokenize
 from reward.trainer import DatabaseSampler
 from tests.conftest import make_tiny_model
@@ -122,6 +122,10 @@ def test_the_mask_of_a_small_batch():
     first, second = tree_mask(inputs["stops"])[:, 0].int().tolist()
     assert first == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
     assert second == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    sees = flex_mask(inputs["stops"]).mask_mod
+    for row, mask in enumerate((first, second)):
+        places = [torch.arange(4)[:, None], torch.arange(4)]
+        assert sees(torch.tensor(row), torch.tensor(0), *places).int().tolist() == mask
 
 
 @given(token_lists, st.integers(1, 4))
@@ -191,6 +195,20 @@ def test_these_tests_compute_attention_in_blocks(scorers, monkeypatch):
     score(model, tokenizer, [(LONG, ["SELECT 1", "SELECT " + "2, " * 20, "SELECT " + "3, " * 20])])
     assert len(seen) > 2 * model.config.num_hidden_layers
     assert len({keys.shape[2] for keys in seen}) > 2 and seen[-1].shape[2] < max(keys.shape[2] for keys in seen)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that it is not compiled, which would take a minute
+def test_flex_attention_gives_the_scores_of_sdpa(scorers):
+    model, tokenizer = scorers["qwen2"]
+    questions = [(LONG, ["SELECT 1", "SELECT " + "2, " * 20]), ("Short?", ["SELECT 5", "SELECT 6"])]
+    ours = model.config._attn_implementation
+    expected = scores_alone(model, tokenizer, questions)
+    model.set_attn_implementation(FLEX_ATTENTION)
+    with torch.compiler.set_stance("force_eager"):
+        found = score(model, tokenizer, questions)
+    model.set_attn_implementation(ours)
+    for one, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(one, abs=1e-4)
 
 
 def test_neither_neighbours_nor_order_change_a_score(scorers):

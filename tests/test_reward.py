@@ -262,6 +262,8 @@ def test_broken_pair_files(tiny_model, tmp_path, content, words):
 def test_wrong_settings(trained, tiny_model):
     assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
     assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
+    if not torch.cuda.is_available():
+        assert_one_line_error(train(trained, tiny_model, "--flex_attention", "true"), "--flex_attention", "GPU")
     assert_one_line_error(
         train(trained, tiny_model, "--fresh", "true", "--report_to", "nothing"), "'nothing' is not installed"
     )
