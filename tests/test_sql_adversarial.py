@@ -486,10 +486,10 @@ def test_the_alarm_kills_a_worker_that_hangs(warehouse):
         await executor.execute(warehouse, "SELECT 1")
         hangs = await executor.execute(warehouse, HANGING)
         well = await executor.execute(warehouse, "SELECT 1")
-        sleeps = await executor._guard(_hang, lambda lost: lost, 0.2)
+        sleeps = await executor._guard(_hang, lambda lost: lost, 0.5)
         return [hangs.outcome, well.outcome, sleeps.outcome, (await executor.execute(warehouse, "SELECT 1")).outcome]
 
-    with Executor(workers=1, timeout=0.2) as executor:
+    with Executor(workers=1, timeout=0.3) as executor:
         assert asyncio.run(asyncio.wait_for(scenario(executor), HARD_WAIT)) == ["timeout", "ok", "timeout", "ok"]
 
 
