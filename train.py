@@ -182,7 +182,13 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
     from trl import RewardTrainer
 
     from reward.tokens import pair_rows, question_rows
-    from reward.trainer import CheckpointKeeper, QuestionCollator, SharedPrefixTrainer, validation_metrics
+    from reward.trainer import (
+        CheckpointKeeper,
+        EndLogger,
+        QuestionCollator,
+        SharedPrefixTrainer,
+        validation_metrics,
+    )
 
     if settings.share_prefix:
         relations = sorted({pair.relation for part in train + validation for pair in part.question.pairs})
@@ -207,6 +213,7 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
         processing_class=tokenizer,
         peft_config=lora_config(settings),
         callbacks=[
+            EndLogger(),
             CheckpointKeeper(settings.checkpoint_steps),
             *([EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []),
         ],

@@ -140,6 +140,17 @@ class CheckpointKeeper(TrainerCallback):
             rotate_checkpoints(args.output_dir, save_total_limit=1, best_model_checkpoint=state.best_model_checkpoint)
 
 
+class EndLogger(TrainerCallback):
+    """Logs after the last step of each epoch and of all too: what a run says of itself covers all its steps."""
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        if state.global_step >= state.max_steps:  # before the last checkpoint is written
+            control.should_log = True
+
+    def on_epoch_end(self, args, state, control, **_) -> None:
+        control.should_log = True
+
+
 class SharedPrefixTrainer(RewardTrainer):
     """RewardTrainer on the rows of `reward.tokens.question_rows`, with a QuestionCollator.
 

@@ -85,7 +85,7 @@ def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, 
     """Rates far too high make the loss rise again: the best checkpoint is kept, not the last, and can stop training."""
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     flags = ("--eval_steps", "1", "--learning_rate", "3", "--max_steps", "12", "--early_stopping", "3")
-    run = train(tmp_path, tiny_model, *flags)
+    run = train(tmp_path, tiny_model, *flags, "--logging_steps", "100")
     assert run.returncode == 0, run.stderr
     metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
     losses = {entry["step"]: entry["eval_loss"] for entry in metrics["history"] if "eval_loss" in entry}
@@ -96,6 +96,7 @@ def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, 
     assert metrics["validation_accuracy"] == kept["eval_accuracy"]
     assert metrics["validation_by_relation"]["sibling"]["accuracy"] == kept["eval_accuracy_sibling"]
     assert len(list((tmp_path / "adapter").glob("checkpoint-*"))) <= 2
+    assert metrics["steps"] in [entry["step"] for entry in metrics["history"] if "loss" in entry]
 
 
 def test_a_model_that_learned_nothing_is_warned_of(tmp_path, tiny_model, pair_rows):
@@ -293,9 +294,11 @@ def test_datasets_and_trl_load_the_pair_file(trained):
 
 def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    run = train(tmp_path, tiny_model, "--share_prefix", "false", "--margin_by_distance", "0.5")
+    flags = ("--share_prefix", "false", "--margin_by_distance", "0.5", "--logging_steps", "100")
+    run = train(tmp_path, tiny_model, *flags)
     assert run.returncode == 0, run.stderr
     metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
+    assert {1, 4} <= {entry["step"] for entry in metrics["history"] if "loss" in entry}
     assert metrics["steps"] == 4 and metrics["validation_by_relation"]["sibling"]["pairs"] > 0
 
 
