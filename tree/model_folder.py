@@ -49,7 +49,8 @@ def _check_weights_whole(path: Path) -> None:
         raise InputError(f"{path}: {path.stat().st_size} bytes where its header says {wanted}; {FIX}")
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a model's weights, there or not."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
         return sorted({folder / name for name in read_json(index, dict)["weight_map"].values()})
@@ -67,7 +68,7 @@ def check_model_folder(path: str | os.PathLike) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; {FIX}")
-    for weights in _weight_files(folder):
+    for weights in weight_files(folder):
         if not weights.is_file():
             raise InputError(f"{weights}: missing; {FIX}")
         _check_weights_whole(weights)
@@ -86,7 +87,7 @@ def model_fingerprint(path: str | os.PathLike) -> str:
     Not a checksum of the weights (that would read gigabytes); enough to refuse an adapter trained on another base.
     """
     digest = hashlib.sha256(json.dumps(architecture(path), sort_keys=True).encode())
-    for weights in _weight_files(Path(path)):
+    for weights in weight_files(Path(path)):
         length, header = _safetensors_header(weights)
         header.pop("__metadata__", None)
         digest.update(json.dumps(header, sort_keys=True).encode())

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Grow revision trees on every GPU of this machine (step 4.1):  bash tree/run_parallel.sh
-# One worker per GPU, each with its own shard of the questions; without a GPU, NUM_WORKERS workers on the CPU.
+# One worker per GPU that CUDA_VISIBLE_DEVICES shows (all when it is not set), each with its own shard of the questions;
+# without a GPU, NUM_WORKERS workers on the CPU.
 # Every setting can be given as an environment variable of the same name; further flags go to each worker, for example
 #     NUM_GPUS=2 SAMPLE_NUM=8 bash tree/run_parallel.sh --limit 100
 # After a kill or Ctrl-C the same command goes on; with --fresh it begins anew.
@@ -8,9 +9,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # --------------------------------------------------------------------------------------------------
-NUM_GPUS=${NUM_GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)} # GPUs to use (0 = run on the CPU)
+NUM_GPUS=${NUM_GPUS:-}                                                      # GPUs to use ("" = all that are visible, 0 = the CPU)
 NUM_WORKERS=${NUM_WORKERS:-1}                                               # CPU workers when there is no GPU
-MODEL_PATH=${MODEL_PATH:-Qwen2.5-Coder-1.5B-Instruct}                       # generator
+MODEL_PATH=${MODEL_PATH:-Qwen2.5-Coder-3B-Instruct}                         # generator
 DATA_PATH=${DATA_PATH:-data/train/train.json}                               # questions with ids
 DB_ROOT=${DB_ROOT:-data/train/train_databases}                              # databases
 OUTPUT_DIR=${OUTPUT_DIR:-output}                                            # what is written, see README
@@ -27,18 +28,32 @@ RESTARTS=${RESTARTS:-3}                                                     # ho
 
 PYTHON=python
 [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
-[[ $NUM_GPUS =~ ^[0-9]+$ && $NUM_WORKERS =~ ^[1-9][0-9]*$ && $RESTARTS =~ ^[0-9]+$ ]] || {
+
+[[ ${NUM_GPUS:-0} =~ ^[0-9]+$ && $NUM_WORKERS =~ ^[1-9][0-9]*$ && $RESTARTS =~ ^[0-9]+$ ]] || {
     echo "error: NUM_GPUS=$NUM_GPUS, NUM_WORKERS=$NUM_WORKERS, RESTARTS=$RESTARTS must be whole numbers (NUM_WORKERS from 1)" >&2
     exit 2
 }
-SHARDS=$((NUM_GPUS > 0 ? NUM_GPUS : NUM_WORKERS))
 
-# The GPUs this script may use: those the caller chose, else 0 to NUM_GPUS-1.
-IFS=, read -ra DEVICES <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((NUM_GPUS > 0 ? NUM_GPUS - 1 : 0)))}"
+# The GPUs that the caller shows: numbers, UUIDs or MIG names, -1 ends the list as it does for CUDA; else those of the
+# machine. Where there is no nvidia-smi the caller is believed.
+FOUND=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
+ALL=$(seq -s, 0 $(((FOUND > 0 ? FOUND : ${NUM_GPUS:-0}) - 1)))
+IFS=', ' read -ra NAMED <<<"${CUDA_VISIBLE_DEVICES-$ALL}"
+DEVICES=()
+for name in ${NAMED[@]+"${NAMED[@]}"}; do
+    [ "$name" != -1 ] || break
+    if [[ $name =~ ^[0-9]+$ ]] && ((FOUND > 0 && name >= FOUND)); then
+        echo "error: CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES: there is no GPU $name, nvidia-smi lists $FOUND" >&2
+        exit 2
+    fi
+    DEVICES+=("$name")
+done
+NUM_GPUS=${NUM_GPUS:-${#DEVICES[@]}}
 if ((NUM_GPUS > ${#DEVICES[@]})); then
-    echo "error: NUM_GPUS=$NUM_GPUS but CUDA_VISIBLE_DEVICES names ${#DEVICES[@]}" >&2
+    echo "error: NUM_GPUS=$NUM_GPUS, but ${#DEVICES[@]} are visible (CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-not set}, nvidia-smi lists $FOUND)" >&2
     exit 2
 fi
+SHARDS=$((NUM_GPUS > 0 ? NUM_GPUS : NUM_WORKERS))
 
 mkdir -p "$OUTPUT_DIR/logs"
 exec 9>"$OUTPUT_DIR/logs/lock"
@@ -89,7 +104,6 @@ done
 
 failed=() wrong_input=0 # failed by shard, so that they are told in their order, not in that of their ends
 ended() { # shard, exit code: start it again, or take it off the list
-    kill -KILL -- "-${pids[$1]}" 2>/dev/null || true # what it left behind may hold the GPU
     case $2 in
     0)
         ((SHARDS == 1)) || tail -n 1 "$(log_of "$1")"

@@ -1,10 +1,10 @@
 """Grow the revision trees of one shard of questions and extract their preference pairs (step 4.1).
 
     python -m tree.run_pipeline --data data/train/train.json --db_root data/train/train_databases \\
-        --model Qwen2.5-Coder-1.5B-Instruct --output_dir output
+        --model Qwen2.5-Coder-3B-Instruct --output_dir output
     python -m tree.run_pipeline --data data/demo/train.json --db_root data/demo/train_databases \\
         --model Qwen2.5-Coder-0.5B-Instruct --limit 10 --max_depth 2       # a trial on a CPU
-    python -m tree.run_pipeline --dry_run                                  # what it would do, without an engine
+    python -m tree.run_pipeline --dry_run --gpu_gib 24          # what it would do on such a GPU, without an engine
 
 A run that was killed goes on when the same command is given again; --fresh begins a new one.
 `bash tree/run_parallel.sh` runs one such worker per GPU. Writes under --output_dir:
@@ -18,14 +18,25 @@ import asyncio
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from tree.attempts import Attempts, work_off
 from tree.candidates import draw_candidates
 from tree.dpo_extractor import STRATEGIES, pair_settings
 from tree.files import InputError, remove_leftovers, run_script, write_json, write_json_list
-from tree.generator import EngineDied, NoEngine, start_generator
+from tree.generator import (
+    BATCHED_TOKENS,
+    GPU_SEQUENCES,
+    EngineDied,
+    NoEngine,
+    check_device,
+    context_length,
+    start_generator,
+)
+from tree.gpu_memory import first_card, fit, fit_lines, model_shape
 from tree.journal import Journal
 from tree.locks import alone_in, among_as_many
 from tree.manifest import Manifest, pair_manifest_path, shard_of
@@ -47,7 +58,23 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def dry_run_lines(work: Work, lengths: list[int], shards: list[str], args: argparse.Namespace) -> list[str]:
+def memory_lines(lengths: list[int], args: argparse.Namespace, model: Path, limit: int) -> Iterator[str]:
+    """What of the engine fits into the GPU that is here, or that --gpu_gib names; nothing without a GPU."""
+    card = args.gpu_gib or first_card()
+    if not card:
+        if card is not None:
+            yield "nvidia-smi does not tell the memory of this GPU, so what fits is not known: give it, --gpu_gib 24"
+        return
+    sequences = args.max_num_seqs or GPU_SEQUENCES
+    batched = args.max_num_batched_tokens or BATCHED_TOKENS
+    found = fit(model_shape(model, args.dtype), card, args.gpu_memory, batched, sequences)
+    usual = round(fmean(lengths)) + args.max_tokens
+    yield from fit_lines(found, card, args.gpu_memory, context_length(args, max(lengths), limit), usual, sequences)
+
+
+def dry_run_lines(
+    work: Work, lengths: list[int], shards: list[str], args: argparse.Namespace, model: Path, limit: int
+) -> list[str]:
     """What a run would do."""
     count = len(work.questions)
     return [
@@ -57,6 +84,7 @@ def dry_run_lines(work: Work, lengths: list[int], shards: list[str], args: argpa
         *histogram(lengths),
         f"generations: from {count * args.num_roots} (first attempts only) to {count * most_nodes(args)} "
         f"(every query wrong and new), and redraws of repeated ones",
+        *memory_lines(lengths, args, model, limit),
     ]
 
 
@@ -138,7 +166,7 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest:
         tokenizer, limit = load_tokenizer(model), context_limit(args, model)
         lengths = await prepare(work, args, executor, tokenizer, limit)
         if args.dry_run:
-            print("\n".join(dry_run_lines(work, lengths, shards, args)))
+            print("\n".join(dry_run_lines(work, lengths, shards, args, model, limit)))
             return
         folder, journal, attempts = open_run(args, manifest, stored)
         set_aside(work, attempts)
@@ -240,6 +268,8 @@ def main() -> None:
 
     # --- everything that can be wrong, before anything expensive ---
     check_settings(args)
+    if not args.dry_run:
+        check_device()
     model = check_model_folder(args.model)
     context_limit(args, model)
     work, shards = select(args)

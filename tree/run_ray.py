@@ -1,6 +1,6 @@
 """Grow revision trees on all machines of a Ray cluster (step 4.1), shard by shard, with the workers of one machine.
 
-    python -m tree.run_ray --model Qwen2.5-Coder-1.5B-Instruct                     # a GPU for each shard
+    python -m tree.run_ray                                                         # a GPU for each shard
     python -m tree.run_ray --num_shards 16 --address head-node:6379 --sample_num 8
     python -m tree.run_ray --address local --cpus 2 --data data/demo/train.json --db_root data/demo/train_databases \\
         --model Qwen2.5-Coder-0.5B-Instruct --limit 10                             # this machine's CPU, no cluster

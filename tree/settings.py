@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_pair_flags(parser)
 
     add = parser.add_argument_group("model and engine").add_argument
-    add("--model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the generator")
+    add("--model", default="Qwen2.5-Coder-3B-Instruct", help="folder of the generator")
     add("--temperature", type=float, default=0.8, help="sampling temperature")
     add("--top_k", type=int, default=20, help="draw among so many likeliest tokens (0 = all)")
     add(
@@ -58,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--max_num_seqs", type=int, default=0, help="replies written at the same time (0 = 256 on a GPU, 64 on a CPU)")
     add("--max_num_batched_tokens", type=int, default=0, help="tokens computed in one step (0 = 8,192)")
     add("--gpu_memory", type=float, default=0.9, help="share of the GPU's memory for the engine (no effect on a CPU)")
+    add("--gpu_gib", type=float, default=0.0, help="GiB of the GPU that --dry_run reckons with (0 = of the one here)")
     add(
         "--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto", help="precision of the generator"
     )
@@ -93,6 +94,8 @@ def check_settings(args: argparse.Namespace) -> None:
     check_pair_flags(args)
     if not 0 <= args.shard_id < args.num_shards:
         raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
+    if args.gpu_gib < 0 or (args.gpu_gib and not args.dry_run):
+        raise InputError(f"--gpu_gib {args.gpu_gib}: must be positive, and is for --dry_run only")
     if args.sql_timeout <= 0:
         raise InputError(f"--sql_timeout {args.sql_timeout}: must be positive")
     if not 0 < args.top_p <= 1 or not 0 < args.gpu_memory <= 1:
