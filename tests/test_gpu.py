@@ -203,7 +203,7 @@ NAMED = """
 import os, sys
 
 if "tree.run_pipeline" in sys.orig_argv:
-    with open(os.environ["NAMED"], "a") as file:
+    with open(os.environ["SEEN"], "a") as file:
         file.write(repr(os.environ.get("CUDA_VISIBLE_DEVICES")) + "\\n")
     os._exit(0)
 """
@@ -227,7 +227,7 @@ def workers_of(tmp_path, monkeypatch):
             PATH=f"{smi.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             PYTHONPATH=f"{tmp_path}:{ROOT}",
             OUTPUT_DIR=str(tmp_path / "out"),
-            NAMED=str(named),
+            SEEN=str(named),
             **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}),
             **settings,
         )
@@ -307,7 +307,7 @@ def test_a_card_that_is_too_small_is_told():
 )
 def test_the_card_is_the_first_that_the_caller_shows(visible, answer, card, tmp_path, monkeypatch):
     smi = tmp_path / "nvidia-smi"
-    smi.write_text(f'#!/bin/sh\n[ "$4" = -i ] && [ "$5" = "{visible.split(",")[0]}" ] && echo "{answer}"\n')
+    smi.write_text(f'#!/bin/sh\n[ "$3" = -i ] && [ "$4" = "{visible.split(",")[0]}" ] && echo "{answer}"\n')
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

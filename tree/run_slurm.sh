@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Grow revision trees as a Slurm job array (step 4.1), a shard and a GPU for each job:  sbatch tree/run_slurm.sh
 # Submit it from the project's folder, which all machines share. Further flags go to each worker; with other shards:
-#     SHARDS=64 sbatch --array=0-63 tree/run_slurm.sh --model Qwen2.5-Coder-3B-Instruct --sample_num 8
+#     SHARDS=64 sbatch --array=0-63 tree/run_slurm.sh --model Qwen2.5-Coder-1.5B-Instruct --sample_num 8
 # The same command goes on with what is unfinished, for some shards with --array=3,7. Then: python -m tree.merge_shards
 #SBATCH --job-name=trees
 #SBATCH --array=0-15
