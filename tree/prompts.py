@@ -4,11 +4,13 @@ Layout for the prefix cache: instructions and schema first, the same for all que
 question after; a revision begins with that task, and in a chat with all turns before it.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tree.sql_text import COMMENT
+from tree.sql_text import first_word
+from tree.sql_tokens import KEYWORDS, TOKEN, tokens
 
 TASK = """\
 You write SQL for SQLite. Answer the question with one SELECT query over the database below. \
@@ -188,44 +190,147 @@ def _shortened(text: str) -> str:
 
 # --- replies --------------------------------------------------------------------------------------------------------
 
-ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
-FENCE = re.compile(r"```[ \t]*(sqlite|sql|\w*(?=[ \t]*\n))?[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
-QUERY = re.compile(r"\(*\s*(?:SELECT\b|VALUES\s*\(|WITH\s+(?:RECURSIVE\s+)?[\w\"`\[\]]+\s*(?:\([^)]*\)\s*)?AS\b)", re.I)
-BARE = re.compile(r"^[ \t]*" + QUERY.pattern, re.I | re.MULTILINE)
+THINKING = re.compile(r"<think((?:ing)?)>.*?(?:</think\1>|\Z)", re.DOTALL | re.IGNORECASE)
+ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+FENCE = re.compile(r"`{3,}|^[ \t]*~{3,}", re.MULTILINE)
+SQL_MARK = re.compile(r"[ \t]*[\w{.=+-]*?sql(?:ite3?)?(?:(?=select|with|values)|[^\s`]*)", re.IGNORECASE)
+BARE = re.compile(
+    r"^[ \t>*]*(?:(?:final |sql )?(?:sql|query|answer)[ *]*:[ *]*)?(?P<query>\(*\s*(?:SELECT|VALUES|WITH)\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+MAX_WITH = 1_000  # tokens of the beginning of a WITH clause, its column names among them
+# words that begin a statement which is no query
+OTHER_STATEMENTS = frozenset(
+    re.findall(
+        r"\w+",
+        """ALTER ANALYZE ATTACH BEGIN COMMIT CREATE DELETE DETACH DROP END EXPLAIN INSERT PRAGMA REINDEX RELEASE REPLACE
+        ROLLBACK SAVEPOINT UPDATE VACUUM""",
+    )
+)
+OUTER_MARKS = ("sql", "", "markdown", "md")  # of blocks in which a query may stand among other text
 
 
 def extract_sql(reply: str) -> str:
     """The SQL query of a model's reply, "" when there is none.
 
-    In this order: the last `<answer>`, the last fenced block that is a query, the last block marked `sql`, bare text
-    from the first line that begins a query to its semicolon or to the next blank line.
+    Thinking (`<think>`) is no part of the answer. In this order: the last `<answer>`, the last fenced block that is a
+    query, the last one marked `sql` with another statement, bare text from the first line that begins a query to its
+    semicolon or a blank line, the same inside of a block, whatever the last block marked `sql` holds. Several
+    statements of one block stay together, for they are not one query; prose behind the semicolon of one does not.
     """
+    reply = _without_thinking(reply)
     if answers := ANSWER.findall(reply):
         return extract_sql(answers[-1])
-    blocks = [(language.lower(), block.strip()) for language, block in FENCE.findall(reply)]
-    queries = [block for _, block in blocks if _begins_query(block)]
-    marked = [block for language, block in blocks if language in ("sql", "sqlite") and block]
-    if queries or marked:
-        return _without_semicolon((queries or marked)[-1])
-    return _bare_query(reply)
+    blocks, outside = _blocks(reply)
+    if queries := [text for _, text in blocks if _begins_query(text)]:
+        return _without_prose(queries[-1])
+    marked = next((text for mark, text in reversed(blocks) if mark == "sql" and text.strip()), "")
+    if first_word(marked) in OTHER_STATEMENTS:
+        return _without_prose(marked)
+    if bare := _bare_query(outside):
+        return bare
+    inside = (extract_sql(text) for mark, text in reversed(blocks) if mark in OUTER_MARKS)
+    return next(filter(None, inside), _trimmed(marked))
 
 
-def _begins_query(text: str) -> bool:
-    position = 0
-    while (match := COMMENT.match(text, position)) and match.end() > position:
-        position = match.end()
-    return QUERY.match(text, position) is not None
+def _without_thinking(reply: str) -> str:
+    """The reply without `<think>…</think>`. One that is not closed takes all the rest, one that is not opened all the
+    text before, but for the fence that every reply begins with.
+    """
+    reply = THINKING.sub("", reply)
+    _, closed, rest = reply.rpartition("</think>")
+    return OPENING + rest if closed and reply.startswith(OPENING) else rest
+
+
+def _blocks(text: str) -> tuple[list[tuple[str, str]], str]:
+    """The fenced blocks of a text, each with the language that it is marked with, and what stands outside of them.
+
+    A fence closes a block that began with one of the same kind and at most its length. Where a block still is empty,
+    or `sql` stands behind the fence, it opens another one instead: models repeat the fence that they were given.
+    """
+    blocks, outside = [], []
+    opened, mark, start = "", "", 0
+    for match in FENCE.finditer(text):
+        fence = match.group().strip()
+        if opened and not fence.startswith(opened):
+            continue
+        before, start = text[start : match.start()], match.end()
+        if opened:
+            blocks.append((mark, before))
+        else:
+            outside.append(before)
+        closes = opened and before.strip() and not SQL_MARK.match(text, start)
+        opened = "" if closes else fence
+        if opened:
+            mark, start = _mark(text, start)
+    if opened:
+        blocks.append((mark, text[start:]))
+    else:
+        outside.append(text[start:])
+    return blocks, "\n\n".join(outside)
+
+
+def _mark(text: str, start: int) -> tuple[str, int]:
+    """The language that stands behind an opening fence, and where the block's text begins: on the same line when all of
+    it is there or a query begins there, else on the next line.
+    """
+    sql = SQL_MARK.match(text, start)
+    after = sql.end() if sql else start
+    line = re.compile(r"[^\n]*").match(text, after).group()
+    if FENCE.search(line) or _begins_query(text, after):
+        return "sql" if sql else "", after
+    return "sql" if sql else line.strip().lower(), after + len(line)
+
+
+def _begins_query(text: str, start: int = 0) -> bool:
+    """Whether the text from `start` on, after comments and parentheses, is SELECT …, VALUES (… or WITH … AS (…"""
+    found = itertools.dropwhile(lambda token: token.text == "(", tokens(text, start))
+    words = [token.text.upper() for token in itertools.islice(found, MAX_WITH)]
+    if words[:1] != ["WITH"]:
+        return words[:1] == ["SELECT"] or words[:2] == ["VALUES", "("]
+    columns = words[3:] if words[1:2] == ["RECURSIVE"] else words[2:]
+    after = columns[columns.index(")") + 1 :] if columns[:1] == ["("] and ")" in columns else columns
+    return after[:1] == ["AS"] and after[1:2] in (["("], ["NOT"], ["MATERIALIZED"])
+
+
+def _without_prose(block: str) -> str:
+    """A block up to its first semicolon, or all of it when another statement follows."""
+    end = next((match.end() for match in TOKEN.finditer(block) if match.group() == ";"), len(block))
+    rest = block[end:]
+    more = first_word(rest) in OTHER_STATEMENTS or _begins_query(rest)
+    return _trimmed(block if more else block[:end])
 
 
 def _bare_query(text: str) -> str:
-    start = BARE.search(text)
-    if not start:
-        return ""
-    rest = text[start.start() :]
-    # a semicolon inside quotes ends nothing
-    end = re.match(r"(?:'[^']*'|\"[^\"]*\"|[^;'\"\n]|\n(?![ \t]*\n))*", rest).end()
-    return _without_semicolon(rest[:end] if end else rest)
+    """From the first line that begins a query to its semicolon, or to a blank line behind which it does not go on."""
+    begun = (match.start("query") for match in BARE.finditer(text))
+    start = next((place for place in begun if _begins_query(text, place) and not _is_open(text[:place])), len(text))
+    depth, end = 0, len(text)
+    for match in TOKEN.finditer(text, start):
+        token = match.group()
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        may_end = match.lastgroup in ("layout", "illegal") and token[0] not in "-/" and depth <= 0
+        blank = re.search(r"\n[ \t\r]*\n", token) if may_end else None
+        if token == ";" or (blank and not _goes_on(text, match.end())):
+            end = match.start() + (blank.start() if blank else 0)
+            break
+    return _trimmed(text[start:end])
 
 
-def _without_semicolon(sql: str) -> str:
-    return sql.strip().rstrip(";").rstrip()
+def _is_open(text: str) -> bool:
+    """Whether a parenthesis is open at the end."""
+    return text.count("(") > text.count(")")
+
+
+def _goes_on(text: str, start: int) -> bool:
+    """Whether what follows continues a statement; prose begins with a capital letter."""
+    word = next((token.text for token in tokens(text, start)), "")
+    return word in (")", ",") or (word.upper() in KEYWORDS and not word.istitle())
+
+
+def _trimmed(sql: str) -> str:
+    """Without white space around it and semicolons at its end."""
+    end = len(sql)
+    while end and (sql[end - 1] == ";" or sql[end - 1].isspace()):
+        end -= 1
+    return sql[:end].lstrip()

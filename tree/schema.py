@@ -1,6 +1,5 @@
 """A SQLite database -> its schema as data: tables, columns, types, keys, descriptions and frequent values."""
 
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from tree.descriptions import Description, explains_codes
 from tree.prompts import show_value
 from tree.sql_text import delimited, literal
+from tree.sql_tokens import KEYWORDS, TRUTH
 
 EXAMPLES = 3  # values shown of a column
 LONG_EXAMPLES = 1  # of which long ones
@@ -51,8 +51,11 @@ class Table:
 
 
 def quoted(name: str) -> str:
-    """An identifier the way SQLite needs it: bare where that is enough, else in double quotes."""
-    plain = name.isascii() and name.isidentifier() and name.upper() not in RESERVED
+    """An identifier as a model should write it: bare where nothing else can be meant, else in double quotes.
+
+    All of SQLite's keywords are quoted, also those that it takes as names here and there.
+    """
+    plain = name.isascii() and name.isidentifier() and name.upper() not in KEYWORDS | TRUTH
     return name if plain else delimited(name)
 
 
@@ -126,16 +129,3 @@ def _examples(values: Sequence) -> tuple[str, ...]:
     long = [] if short else [f"{value[:LONG_VALUE]}…" for value in values[:LONG_EXAMPLES]]
     # a value with a line break is shown on one line, with its quotes doubled as in SQL
     return tuple(literal(show_value(value)) if isinstance(value, str) else show_value(value) for value in short + long)
-
-
-# SQLite's keywords that cannot stand as a bare name (https://www.sqlite.org/lang_keywords.html)
-RESERVED = frozenset(
-    re.findall(
-        r"\w+",
-        """ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CHECK COLLATE COMMIT CONSTRAINT CREATE DEFAULT DEFERRABLE
-        DELETE DISTINCT DROP ELSE ESCAPE EXCEPT EXISTS FOREIGN FROM GROUP HAVING IF IN INDEX INSERT INTERSECT INTO IS
-        ISNULL JOIN LIMIT NOT NOTHING NOTNULL NULL ON OR ORDER PRIMARY REFERENCES RETURNING SELECT SET TABLE THEN TO
-        TRANSACTION UNION UNIQUE UPDATE USING VALUES WHEN WHERE LEFT RIGHT FULL INNER OUTER CROSS NATURAL GROUPS RANGE
-        ROWS WINDOW FILTER OVER PARTITION BY END DESC ASC""",
-    )
-)

@@ -1,13 +1,12 @@
-"""Reading SQL as text, without running it: canonical form and outermost order.  Pure."""
+"""Reading SQL as text, without running it: which queries are equal, and what their results hang on.  Pure."""
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from tree.sql_tokens import IN_WORD, KEYWORDS, LETTER, TOKEN, TRUTH, Token, lower, tokens, unquoted
 
 MAX_PARSED = 20_000  # characters; longer text is model noise and only costs parsing time
-
-
-COMMENT = re.compile(r"\s+|--[^\n]*(?:\n|\Z)|/\*.*?(?:\*/|\Z)", re.DOTALL)
 
 
 def delimited(name: str) -> str:
@@ -21,12 +20,231 @@ def literal(text: str) -> str:
 
 
 def first_word(sql: str) -> str:
-    """The first word or sign after white space and comments, in upper case."""
-    sql = sql.replace("\ufeff", " ")  # a byte order mark is white space to SQLite
-    position = 0
-    while (match := COMMENT.match(sql, position)) and match.end() > position:
-        position = match.end()
-    return re.compile(r"\w+|\S|\Z").match(sql, position).group().upper()
+    """The first token after white space and comments, in upper case; "" when there is none."""
+    first = next(tokens(sql), None)
+    return first.text.upper() if first else ""
+
+
+# --- equal queries --------------------------------------------------------------------------------------------------
+
+# not sent to SQLite as it is (NUL, half a surrogate pair), white space in some places only (vertical tab),
+# and the virtual table that shows the text of the running query
+AS_WRITTEN = re.compile("[\0\v\ud800-\udfff]|sqlite_stmt", re.IGNORECASE)
+PLAIN_NAME = re.compile(rf"(?!\ufeff)[{LETTER}]{IN_WORD}*")
+
+
+@functools.lru_cache(maxsize=8192)
+def canonical_sql(sql: str) -> str:
+    """A key for comparing queries: equal only for texts that SQLite cannot tell apart, whatever is in the database.
+
+    The key is the query's tokens. Folded are white space and comments, letter case of ASCII words and numbers, one
+    semicolon at the end, and `name` and [name] to a bare name where that is the same. Not folded: text literals, names
+    in double quotes (SQLite takes them as text where nothing has the name), and anything that is another token, such
+    as CAST(a AS INT) and CAST(a AS INTEGER). Where layout or letter case shows in the result the key is the text.
+    """
+    if AS_WRITTEN.search(sql):
+        return sql
+    found = list(tokens(sql))
+    if [token.text for token in found].count(";") == 1 and found[-1].text == ";":
+        if "\ufeff" in sql[sql.index(";") :]:  # to Python's sqlite3 another statement
+            return sql
+        found.pop()
+    key = " ".join(map(_folded, found))
+    return sql if _names_show(found, key) or _types_show(sql, found) else key
+
+
+def _folded(token: Token) -> str:
+    if token.kind in ("word", "number", "blob"):
+        return lower(token.text)
+    if token.kind != "name" or token.text[0] == '"':
+        return token.text
+    name = lower(unquoted(token))
+    bare = PLAIN_NAME.fullmatch(name) and name.upper() not in KEYWORDS | TRUTH
+    return name if bare else "`" + name.replace("`", "``") + "`"
+
+
+# keywords that are an expression by themselves
+VALUE_WORDS = frozenset({"null", "current_date", "current_time", "current_timestamp"})
+
+
+def _names_show(found: Sequence[Token], key: str) -> bool:
+    """Whether a subquery's column without an alias may be used by its name, which is the text of its expression with
+    its layout: SELECT "a+1" FROM (SELECT a+1 FROM t), or by NATURAL JOIN.
+    """
+    words = [token.text.lower() for token in found if token.kind == "word"]
+    if words.count("select") < 2:
+        return False
+    return "natural" in words or any(_spells_part(name, key) for name in _names(found, "using" in words))
+
+
+def _names(found: Sequence[Token], using: bool) -> set[str]:
+    """What stands in quotes and can name a column; a text literal can behind a point and in USING."""
+    before = ["", *(token.text for token in found)]
+    return {
+        unquoted(token)
+        for token, previous in zip(found, before, strict=False)
+        if token.kind == "name" or (token.kind == "text" and (using or previous == "."))
+    }
+
+
+def _spells_part(name: str, key: str) -> bool:
+    """Whether a name is spelled like an expression of the query with this key."""
+    spelled = list(map(_folded, tokens(re.sub(r":[0-9]+\Z", "", name))))  # SQLite numbers columns of one name
+    is_expression = len(spelled) > 1 or not PLAIN_NAME.fullmatch("".join(spelled)) or spelled[0] in VALUE_WORDS
+    return bool(spelled) and is_expression and f" {' '.join(spelled)} " in f" {key} "
+
+
+def _types_show(sql: str, found: Sequence[Token]) -> bool:
+    """Whether it matters how the types of CAST and the numbers are written.
+
+    SQLite looks for INT, CHAR, REAL and so on in a type's text with all comments and quotes in it. And it compares the
+    expressions of SELECT, GROUP BY and ORDER BY by the letters of their types and numbers: with a UNION, 1E5 * a cannot
+    be ordered by 1e5 * a.
+    """
+    words = {token.text.lower() for token in found if token.kind == "word"}
+    types = _types_of_casts(sql) if "cast" in words else []
+    if any(re.search(r"--|/\*|[\[`]", one) for one in types):
+        return True
+    if words.isdisjoint({"group", "union", "intersect", "except"}):
+        return False
+    spellings = {*types, *(token.text for token in found if token.kind in ("number", "blob"))}
+    return len({re.sub(r"\s", "", one).lower() for one in spellings}) < len(spellings)
+
+
+def _types_of_casts(sql: str) -> list[str]:
+    """The types of CAST, from their first to their last token as they are written."""
+    types: list[str] = []
+    opened: list[bool] = []  # for each open parenthesis, whether it is that of a CAST
+    start, end, before = -1, -1, ""  # of the type that is being read
+    for match in TOKEN.finditer(sql):
+        if match.lastgroup == "layout":
+            continue
+        text = match.group().lower()
+        if text == ")" and opened and opened.pop() and start >= 0:
+            types.append(sql[start:end])
+            start = -1
+        if before == "as" and opened and opened[-1]:
+            start = match.start()
+        if text == "(":
+            opened.append(before == "cast")
+        before, end = text, match.end()
+    return types
+
+
+def first_equal(sqls: Sequence[str]) -> list[int]:
+    """For each query the place of the first one that is equal to it in canonical form: its own when it is new."""
+    first: dict[str, int] = {}
+    return [first.setdefault(canonical_sql(sql), place) for place, sql in enumerate(sqls)]
+
+
+# --- the order of rows ----------------------------------------------------------------------------------------------
+
+
+def orders_rows(sql: str) -> bool:
+    """Whether the outermost query has ORDER BY, so that the order of its rows is part of the answer."""
+    depth = 0
+    for token in tokens(sql):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0 and token.text.lower() == "order":
+            return True
+    return False
+
+
+def limit_without_order(sql: str) -> bool:
+    """Whether some SELECT has LIMIT without ORDER BY, so that which rows it returns is left to chance."""
+    if "limit" not in sql.lower():
+        return False
+    ordered = [False]  # whether the query in each open parenthesis has had its ORDER BY
+    for token in tokens(sql):
+        word = token.text.lower()
+        if word == "(":
+            ordered.append(False)
+        elif word == ")" and len(ordered) > 1:
+            ordered.pop()
+        elif word == "order":
+            ordered[-1] = True
+        elif word == "limit" and not ordered[-1]:
+            return True
+    return False
+
+
+# --- the clock and random numbers -----------------------------------------------------------------------------------
+
+CURRENT = frozenset({"current_date", "current_time", "current_timestamp"})
+# functions of a time -> how many arguments stand before it; where it is missing they take the present one
+TIME_FUNCTIONS = {"date": 0, "time": 0, "datetime": 0, "julianday": 0, "unixepoch": 0, "strftime": 1, "timediff": 0}
+NOW_AS_TIME = frozenset({"subsec", "subsecond"})  # from SQLite 3.42 on
+ZONES = frozenset({"localtime", "utc"})  # modifiers
+MAY_HANG_ON_CHANCE = re.compile("current_|random|date|time|julianday|unixepoch", re.IGNORECASE)
+
+
+def clock_or_random(sql: str) -> bool:
+    """Whether the text uses the present time or random numbers, so that its result may differ from run to run.
+
+    Seen are CURRENT_DATE and its like, random(), randomblob(), functions of a time without one, and 'now' (in double
+    quotes too, and as a blob) in a query that has such a function. The modifiers 'localtime' and 'utc' count: what they
+    give hangs on the machine's time zone. Not seen: a text that is put together of parts ('n' || 'ow') or stored. Seen
+    wrongly: "now" where it is a column.
+    """
+    if not MAY_HANG_ON_CHANCE.search(sql):
+        return False
+    found = list(tokens(sql))
+    if any(_is_clock_word(found, place) for place in range(len(found))):
+        return True
+    calls = list(_calls(found))
+    if any((name, len(arguments)) in (("random", 0), ("randomblob", 1)) for name, arguments in calls):
+        return True
+    timed = [(name, arguments) for name, arguments in calls if name in TIME_FUNCTIONS]
+    reads_now = bool(timed) and any(_said(token) == "now" for token in found)
+    return reads_now or any(_hangs_on_clock(name, arguments) for name, arguments in timed)
+
+
+def _is_clock_word(found: Sequence[Token], place: int) -> bool:
+    """Whether the token is CURRENT_DATE or its like where SQLite reads a value, not the name of something."""
+    if found[place].text.lower() not in CURRENT:
+        return False
+    before = found[place - 1] if place else Token("word", "")
+    if before.kind == "word":
+        return before.text.upper() in KEYWORDS - {"AS", "FROM", "JOIN", "WITH"}
+    return before.kind == "sign" and before.text not in (".", ")")  # behind a value it is an alias
+
+
+def _calls(found: Sequence[Token]) -> Iterator[tuple[str, list[list[Token]]]]:
+    """Each pair of parentheses: the word or name before it in lower case, and the tokens of each argument, of which a
+    nested pair is one.
+    """
+    opened: list[tuple[str, list[list[Token]]]] = []
+    before = ""
+    for token in found:
+        if token.text == ")" and opened:
+            name, arguments = opened.pop()
+            yield name, [] if arguments == [[]] else arguments
+        if token.text == "(":
+            opened.append((before, [[]]))
+        elif token.text == "," and opened:
+            opened[-1][1].append([])
+        elif opened:
+            opened[-1][1][-1].append(token)
+        before = lower(unquoted(token)) if token.kind in ("word", "name") else ""
+
+
+def _said(token: Token) -> str:
+    """What a token says as a text, in lower case; "" when it is none."""
+    if token.kind == "blob":
+        return bytes.fromhex(token.text[2:-1]).decode("latin-1").lower()
+    is_text = token.kind == "text" or token.text[0] == '"'
+    return unquoted(token).lower() if is_text else ""
+
+
+def _hangs_on_clock(name: str, arguments: list[list[Token]]) -> bool:
+    """Whether a function of a time takes the present one, or asks for the machine's time zone."""
+    said = [_said(argument[0]) if len(argument) == 1 else "" for argument in arguments]
+    before = TIME_FUNCTIONS[name]
+    time, modifiers = said[before : before + 1], said[before + 1 :]
+    return len(said) == before or not (NOW_AS_TIME.isdisjoint(time) and ZONES.isdisjoint(modifiers))
+
+
+# --- what only a parser sees ------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=128)  # a parsed query takes tens of kilobytes
@@ -46,97 +264,6 @@ def _parse(sql: str):
     return statements[0] if len(statements) == 1 else None
 
 
-@functools.lru_cache(maxsize=8192)
-def canonical_sql(sql: str) -> str:
-    """A key for comparing queries: equal for texts that differ in spacing, comments, letter case of keywords and
-    names, or kind of identifier quotes. Not for executing.
-
-    Text that sqlglot cannot parse is compared with its white space folded.
-    """
-    from sqlglot import exp
-
-    folded = re.sub(r"\s+", " ", sql).strip().rstrip(";").rstrip()
-    tree = _parse(sql)
-    if tree is None:
-        return folded
-    tree = tree.copy()
-    for name in tree.find_all(exp.Identifier):
-        name.set("this", name.this.lower())
-    try:
-        return tree.sql(dialect="sqlite", comments=False)
-    except (RecursionError, ValueError):
-        return folded
-
-
-# sqlglot adds, drops or renames most keywords and functions when it writes canonical form; it keeps these
-KEPT_WORDS = {
-    *(
-        "select",
-        "distinct",
-        "from",
-        "where",
-        "group",
-        "having",
-        "order",
-        "desc",
-        "limit",
-        "union",
-        "intersect",
-        "except",
-    ),
-    *("between", "like", "exists", "case", "when", "count", "sum", "avg", "min", "max"),
-}
-QUOTED_OR_COMMENT = re.compile(r"('(?:[^']|'')*'|\"(?:[^\"]|\"\")*\")|--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
-
-
-@functools.cache
-def _changing_words() -> frozenset[str]:
-    """The words, in lower case, whose number may differ between queries that are equal in canonical form."""
-    from sqlglot import exp, parser
-    from sqlglot.dialects.sqlite import SQLite
-
-    names = {*SQLite.tokenizer_class.KEYWORDS, *SQLite.parser_class.FUNCTIONS, *exp.FUNCTION_BY_NAME}
-    names |= {*parser.Parser.FUNCTION_PARSERS, "0"}  # .5 is written 0.5
-    return frozenset(word for name in names for word in re.findall(r"\w+", name.lower())) - KEPT_WORDS
-
-
-def rough_key(sql: str) -> str:
-    """A coarser key, a hundred times quicker: equal for queries that are equal in canonical form.
-
-    But for numbers that are written in another base.
-    """
-    if "--" in sql or "/*" in sql:
-        sql = QUOTED_OR_COMMENT.sub(lambda match: match.group(1) or " ", sql)
-    changing = _changing_words()
-    return " ".join(sorted(word for word in re.findall(r"\w+", sql.lower()) if word not in changing))
-
-
-def first_equal(sqls: Sequence[str]) -> list[int]:
-    """For each query the place of the first one that is equal to it in canonical form: its own when it is new.
-
-    Only queries that are alike are parsed, which costs more than running most.
-    """
-    first: dict[str, int] = {}
-    alike: dict[str, list[str]] = {}
-    for place, sql in enumerate(sqls):
-        if sql not in first:
-            texts = alike.setdefault(rough_key(sql), [])
-            equal = (first[text] for text in texts if canonical_sql(text) == canonical_sql(sql))
-            first[sql] = next(equal, place)
-            texts.append(sql)
-    return [first[sql] for sql in sqls]
-
-
-def orders_rows(sql: str) -> bool:
-    """Whether the outermost query has ORDER BY, so that the order of its rows is part of the answer."""
-    from sqlglot import exp
-
-    tree = _parse(sql)
-    while isinstance(tree, exp.Subquery) and not tree.args.get("order"):
-        tree = tree.this
-    return bool(tree is not None and tree.args.get("order"))
-
-
 def returns_constants(sql: str) -> bool:
     """Whether the rows of the outermost query are written in its text: no column, aggregate or subquery among them."""
     from sqlglot import exp
@@ -153,40 +280,12 @@ def returns_constants(sql: str) -> bool:
     return constant(_parse(sql))
 
 
-CLOCK_OR_RANDOM = re.compile(
-    r"\bcurrent_(?:date|time|timestamp)\b|'now'|\brandom(?:blob)?\s*\("
-    r"|\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\([^,()]*\)",
-    re.IGNORECASE,
-)
-
-
-def clock_or_random(sql: str) -> bool:
-    """Whether the text uses the present time or random numbers, so that its result may differ from run to run."""
-    return CLOCK_OR_RANDOM.search(sql) is not None
-
-
 def _names_given(node) -> list:
     """The identifiers that an alias, a WITH clause or a window gives to something."""
     from sqlglot import exp
 
     names = [node.args.get("alias"), node.this, *(node.args.get("columns") or ())]
     return [name for name in names if isinstance(name, exp.Identifier)]
-
-
-CLAUSES = re.compile(r"\b(?:select|order|limit)\b", re.IGNORECASE)
-
-
-def limit_without_order(sql: str) -> bool:
-    """Whether some SELECT has LIMIT without ORDER BY, so that which rows it returns is left to chance."""
-    words = [word.upper() for word in CLAUSES.findall(sql)]
-    if "LIMIT" not in words or words == ["SELECT", "ORDER", "LIMIT"]:
-        return False  # without parsing, which costs more than running most queries
-
-    from sqlglot import exp
-
-    tree = _parse(sql)
-    selects = tree.find_all(exp.Query) if tree is not None else ()
-    return any(select.args.get("limit") and not select.args.get("order") for select in selects)
 
 
 def quoted_names(sql: str) -> set[str]:
