@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.conftest import make_database
 from tree.descriptions import Description
 from tree.sandbox import connect
-from tree.schema import Column, ForeignKey, Table, read_schema
+from tree.schema import Column, ForeignKey, Table, quoted, read_schema
 from tree.schema_text import FORMATS, SHORTENINGS, Shortening, likely_tables, schema_text, shorten
+from tree.sql_tokens import KEYWORDS
 
 HARD = """
 CREATE TABLE "group" ("School Name" TEXT, "Charter (Y/N)" INTEGER, city TEXT, note BLOB,
@@ -102,6 +103,42 @@ def test_views_are_not_computed(tmp_path):
         SELECT COUNT(*) AS n FROM c;"""
     (view,) = read_schema(connect(make_database(tmp_path / "view.sqlite", script)))
     assert view.name == "endless" and view.columns[0].examples == ()
+
+
+NAMES = (
+    "rowid",
+    "oid",
+    "_rowid_",
+    "a$b",
+    "1a",
+    "a b",
+    "É",
+    "a.b",
+    "",
+    'a"b',
+    "a'b",
+    "[a]",
+    "x",
+    "now",
+    "date",
+    "random",
+)
+
+
+@pytest.mark.parametrize("name", sorted({*KEYWORDS, *map(str.lower, KEYWORDS), "true", "False", *NAMES}))
+def test_a_name_as_shown_is_read_as_the_name(name):
+    shown, stored = quoted(name), name.replace('"', '""')
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f'CREATE TABLE {shown} ({shown} TEXT, "other {stored}" TEXT)')
+    connection.execute(f"INSERT INTO {shown} VALUES ('stored', '')")
+    queries = (
+        *(f"SELECT {shown} FROM {shown}", f"SELECT {shown}.{shown} FROM {shown}", f'SELECT {shown} FROM "{stored}"'),
+        *(f"SELECT max({shown}) AS {shown} FROM {shown} WHERE {shown} = 'stored' GROUP BY {shown} ORDER BY {shown}",),
+        f"SELECT {shown}.{shown} FROM (SELECT 1) q JOIN {shown} AS {shown} ON {shown}.{shown} IS NOT NULL",
+    )
+    assert [connection.execute(query).fetchall() for query in queries] == [[("stored",)]] * len(queries)
+    assert shown == name or shown == f'"{stored}"'
+    assert (shown == name) == (name in ("rowid", "oid", "_rowid_", "x", "now", "date", "random"))
 
 
 # --- shortening -----------------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ BARE = re.compile(
     r"^[ \t>*]*(?:(?:final |sql )?(?:sql|query|answer)[ *]*:[ *]*)?(?P<query>\(*\s*(?:SELECT|VALUES|WITH)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-MAX_WITH = 1_000  # tokens of the beginning of a WITH clause, its column names among them
+MAX_WITH = 200  # tokens of the beginning of a WITH clause, its column names among them
 # words that begin a statement which is no query
 OTHER_STATEMENTS = frozenset(
     re.findall(
@@ -284,11 +284,12 @@ def _mark(text: str, start: int) -> tuple[str, int]:
 
 def _begins_query(text: str, start: int = 0) -> bool:
     """Whether the text from `start` on, after comments and parentheses, is SELECT …, VALUES (… or WITH … AS (…"""
-    found = itertools.dropwhile(lambda token: token.text == "(", tokens(text, start))
-    words = [token.text.upper() for token in itertools.islice(found, MAX_WITH)]
-    if words[:1] != ["WITH"]:
-        return words[:1] == ["SELECT"] or words[:2] == ["VALUES", "("]
-    columns = words[3:] if words[1:2] == ["RECURSIVE"] else words[2:]
+    words = (token.text.upper() for token in tokens(text, start))
+    words = itertools.dropwhile("(".__eq__, words)
+    first, second = next(words, ""), next(words, "")
+    if first != "WITH":
+        return first == "SELECT" or (first == "VALUES" and second == "(")
+    columns = list(itertools.islice(words, second == "RECURSIVE", MAX_WITH))
     after = columns[columns.index(")") + 1 :] if columns[:1] == ["("] and ")" in columns else columns
     return after[:1] == ["AS"] and after[1:2] in (["("], ["NOT"], ["MATERIALIZED"])
 

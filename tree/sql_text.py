@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 
-from tree.sql_tokens import IN_WORD, KEYWORDS, LETTER, TOKEN, TRUTH, Token, lower, tokens, unquoted
+from tree.sql_tokens import IN_WORD, KEYWORDS, LETTER, TOKEN, TRUTH, Token, tokens, unquoted, upper
 
 MAX_PARSED = 20_000  # characters; longer text is model noise and only costs parsing time
 
@@ -49,32 +49,32 @@ def canonical_sql(sql: str) -> str:
         if "\ufeff" in sql[sql.index(";") :]:  # to Python's sqlite3 another statement
             return sql
         found.pop()
-    key = " ".join(map(_folded, found))
-    return sql if _names_show(found, key) or _types_show(sql, found) else key
+    parts = list(map(_folded, found))
+    return sql if _names_show(found, parts) or _types_show(sql, found, parts) else " ".join(parts)
 
 
 def _folded(token: Token) -> str:
     if token.kind in ("word", "number", "blob"):
-        return lower(token.text)
+        return upper(token.text)
     if token.kind != "name" or token.text[0] == '"':
         return token.text
-    name = lower(unquoted(token))
-    bare = PLAIN_NAME.fullmatch(name) and name.upper() not in KEYWORDS | TRUTH
+    name = upper(unquoted(token))
+    bare = PLAIN_NAME.fullmatch(name) and name not in KEYWORDS | TRUTH
     return name if bare else "`" + name.replace("`", "``") + "`"
 
 
 # keywords that are an expression by themselves
-VALUE_WORDS = frozenset({"null", "current_date", "current_time", "current_timestamp"})
+VALUE_WORDS = frozenset({"NULL", "CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP"})
 
 
-def _names_show(found: Sequence[Token], key: str) -> bool:
+def _names_show(found: Sequence[Token], parts: Sequence[str]) -> bool:
     """Whether a subquery's column without an alias may be used by its name, which is the text of its expression with
     its layout: SELECT "a+1" FROM (SELECT a+1 FROM t), or by NATURAL JOIN.
     """
-    words = [token.text.lower() for token in found if token.kind == "word"]
-    if words.count("select") < 2:
+    if parts.count("SELECT") < 2:
         return False
-    return "natural" in words or any(_spells_part(name, key) for name in _names(found, "using" in words))
+    key = f" {' '.join(parts)} "
+    return "NATURAL" in parts or any(_spells_part(name, key) for name in _names(found, "USING" in parts))
 
 
 def _names(found: Sequence[Token], using: bool) -> set[str]:
@@ -88,24 +88,24 @@ def _names(found: Sequence[Token], using: bool) -> set[str]:
 
 
 def _spells_part(name: str, key: str) -> bool:
-    """Whether a name is spelled like an expression of the query with this key."""
-    spelled = list(map(_folded, tokens(re.sub(r":[0-9]+\Z", "", name))))  # SQLite numbers columns of one name
-    is_expression = len(spelled) > 1 or not PLAIN_NAME.fullmatch("".join(spelled)) or spelled[0] in VALUE_WORDS
-    return bool(spelled) and is_expression and f" {' '.join(spelled)} " in f" {key} "
+    """Whether a name is spelled like an expression of the query with this key (within spaces)."""
+    inner = list(tokens(re.sub(r":[0-9]+\Z", "", name)))  # SQLite numbers columns of one name
+    spelled = " ".join(map(_folded, inner))
+    is_name = len(inner) == 1 and inner[0].kind == "word" and spelled not in VALUE_WORDS
+    return not is_name and any(token.kind != "sign" for token in inner) and f" {spelled} " in key
 
 
-def _types_show(sql: str, found: Sequence[Token]) -> bool:
+def _types_show(sql: str, found: Sequence[Token], parts: Sequence[str]) -> bool:
     """Whether it matters how the types of CAST and the numbers are written.
 
     SQLite looks for INT, CHAR, REAL and so on in a type's text with all comments and quotes in it. And it compares the
     expressions of SELECT, GROUP BY and ORDER BY by the letters of their types and numbers: with a UNION, 1E5 * a cannot
     be ordered by 1e5 * a.
     """
-    words = {token.text.lower() for token in found if token.kind == "word"}
-    types = _types_of_casts(sql) if "cast" in words else []
+    types = _types_of_casts(sql) if "CAST" in parts else []
     if any(re.search(r"--|/\*|[\[`]", one) for one in types):
         return True
-    if words.isdisjoint({"group", "union", "intersect", "except"}):
+    if {"GROUP", "UNION", "INTERSECT", "EXCEPT"}.isdisjoint(parts):
         return False
     spellings = {*types, *(token.text for token in found if token.kind in ("number", "blob"))}
     return len({re.sub(r"\s", "", one).lower() for one in spellings}) < len(spellings)
@@ -225,7 +225,7 @@ def _calls(found: Sequence[Token]) -> Iterator[tuple[str, list[list[Token]]]]:
             opened[-1][1].append([])
         elif opened:
             opened[-1][1][-1].append(token)
-        before = lower(unquoted(token)) if token.kind in ("word", "name") else ""
+        before = unquoted(token).lower() if token.kind in ("word", "name") else ""
 
 
 def _said(token: Token) -> str:

@@ -59,9 +59,9 @@ def tokens(sql: str, start: int = 0) -> Iterator[Token]:
             yield Token(match.lastgroup, match.group())
 
 
-def lower(text: str) -> str:
-    """In lower case as SQLite sees it: ASCII letters only."""
-    return text.lower() if text.isascii() else re.sub("[A-Z]+", lambda match: match.group().lower(), text)
+def upper(text: str) -> str:
+    """In upper case as SQLite sees it: ASCII letters only."""
+    return text.upper() if text.isascii() else re.sub("[a-z]+", lambda match: match.group().upper(), text)
 
 
 def unquoted(token: Token) -> str:

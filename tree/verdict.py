@@ -6,7 +6,6 @@ its database, see `tree.perturbed`.
 
 import functools
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from tree.gold_cache import GoldCache
 from tree.perturbed import INSTANCES, instance_files
 from tree.sandbox import NO_SUCH, Execution, Limits, Row, database, run
 from tree.sql_text import canonical_sql, clock_or_random, orders_rows, returns_constants
+from tree.sql_tokens import TOKEN
 
 GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
 DEAR = 0.01  # seconds of a gold query from which its result is always kept on disk
@@ -190,18 +190,12 @@ def _hangs_on_ties(path: str, sql: str, columns: int, limits: Limits) -> bool:
     return upwards != downwards and set(run(path, upwards, limits)[1]) != set(run(path, downwards, limits)[1])
 
 
-CLAUSE = re.compile(
-    r"""'(?:[^']|'')*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|[()]|\b(?:select|order|limit)\b""",
-    re.DOTALL | re.IGNORECASE,
-)
-
-
 def ties_broken(sql: str, columns: int, direction: str) -> str:
     """The query with every LIMIT's rows ordered by their values too: all `columns` of the outermost query's rows, the
     first one of an inner query's.
     """
     ordered, text, end = [False], "", 0  # whether the query in each open parenthesis has had its ORDER BY
-    for match in CLAUSE.finditer(sql):
+    for match in TOKEN.finditer(sql):
         word = match.group().lower()
         if word == "(":
             ordered.append(False)
