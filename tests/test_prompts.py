@@ -66,6 +66,7 @@ REPLIES = {
     "comment behind the semicolon": ("```sql\nSELECT 1; -- one; and only\n```", "SELECT 1"),
     "several statements": ("```sql\nSELECT 1;\nSELECT 2;\n```", "SELECT 1;\nSELECT 2"),
     "statement before the query": ("```sql\nSELECT 1; DROP TABLE t;\n```", "SELECT 1; DROP TABLE t"),
+    "WITH without parentheses": ("```sql\nWITH a AS\nSELECT 1\n```", "WITH a AS\nSELECT 1"),
     "write with a query in it": ("```sql\nINSERT INTO t\nSELECT 1\n```", "INSERT INTO t\nSELECT 1"),
     "broken query with a good one in it": ("```sql\nSELEC a FROM (\nSELECT 1)\n```", "SELEC a FROM (\nSELECT 1)"),
     "blank lines in a block": ("```sql\nSELECT a,\n\n  b\n\nFROM t\n```", "SELECT a,\n\n  b\n\nFROM t"),

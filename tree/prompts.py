@@ -283,15 +283,15 @@ def _mark(text: str, start: int) -> tuple[str, int]:
 
 
 def _begins_query(text: str, start: int = 0) -> bool:
-    """Whether the text from `start` on, after comments and parentheses, is SELECT …, VALUES (… or WITH … AS (…"""
+    """Whether the text from `start` on, after comments and parentheses, is SELECT …, VALUES (… or WITH … AS (…)"""
     words = (token.text.upper() for token in tokens(text, start))
-    words = itertools.dropwhile("(".__eq__, words)
+    words = itertools.dropwhile(lambda word: word == "(", words)
     first, second = next(words, ""), next(words, "")
     if first != "WITH":
         return first == "SELECT" or (first == "VALUES" and second == "(")
     columns = list(itertools.islice(words, second == "RECURSIVE", MAX_WITH))
     after = columns[columns.index(")") + 1 :] if columns[:1] == ["("] and ")" in columns else columns
-    return after[:1] == ["AS"] and after[1:2] in (["("], ["NOT"], ["MATERIALIZED"])
+    return after[:1] == ["AS"] and after[1:2] in (["("], ["NOT"], ["MATERIALIZED"], ["SELECT"])
 
 
 def _without_prose(block: str) -> str:
