@@ -1,4 +1,7 @@
-"""Gold results on disk, by database fingerprint and query, for all workers and runs."""
+"""Gold results on disk, by database fingerprint and query, for all workers and runs.
+
+What one process keeps all others take for true, so nothing is kept that may come out otherwise another time.
+"""
 
 import contextlib
 import hashlib
@@ -9,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tree.cache import fingerprint
+from tree.sandbox import BY_CHANCE
 
-KEPT_OUTCOMES = ("ok", "empty", "error")  # limits depend on the machine, so what they stopped is tried again
+EDITION = "1"  # of what `sandbox.run` makes of a query: results of another edition are not taken for these
+KEPT_OUTCOMES = ("ok", "empty")  # limits and some errors depend on the machine, so what they ended is tried again
 
 
 @dataclass(frozen=True)
@@ -19,24 +24,31 @@ class GoldCache:
 
     folder: Path | None
 
-    def load(self, path: str, sql: str) -> tuple | None:
-        """The kept (execution, rows) of a gold query; None when there is none or it is damaged, in whatever way."""
+    def place(self, path: str, sql: str) -> Path | None:
+        """Where the result of a gold query on the database at `path` is kept, as the database is now."""
         if self.folder is None:
             return None
+        name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return self.folder / fingerprint(path) / EDITION / f"{name}.pickle"
+
+    def load(self, place: Path | None) -> tuple | None:
+        """The (execution, rows) kept at a place; None when there is none or it is damaged, in whatever way."""
+        if place is None:
+            return None
         try:
-            kept = pickle.loads(self._place(path, sql).read_bytes())
+            kept = pickle.loads(place.read_bytes())
         except Exception:  # damaged pickles raise nearly anything
             return None
         return kept if isinstance(kept, tuple) and len(kept) == 2 else None
 
-    def keep(self, path: str, sql: str, result: tuple) -> None:
-        """Keep (execution, rows) on disk, unless a limit of this machine ended the query.
+    def keep(self, place: Path | None, result: tuple) -> None:
+        """Keep (execution, rows) on disk, unless the query did not run to its end, or its result is the moment's.
 
         A cache that cannot be written (full disk, no permission) costs time, not the run.
         """
-        if self.folder is None or result[0].outcome not in KEPT_OUTCOMES:
+        execution = result[0]
+        if place is None or execution.outcome not in KEPT_OUTCOMES or BY_CHANCE in execution.flags:
             return
-        place = self._place(path, sql)
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=place.parent)
@@ -47,7 +59,3 @@ class GoldCache:
             except BaseException:
                 os.unlink(temporary)
                 raise
-
-    def _place(self, path: str, sql: str) -> Path:
-        name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self.folder / fingerprint(path) / f"{name}.pickle"

@@ -18,10 +18,11 @@ import contextlib
 import math
 import random
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tree.cache import building, fingerprint
+from tree.files import InputError
 from tree.sql_text import delimited
 from tree.table_sample import Row, Table, alike, insert_rows, read_tables
 
@@ -129,10 +130,12 @@ def shuffled(table: Table) -> list[Row]:
 # --- writing an instance --------------------------------------------------------------------------------------------
 
 
-def build(connection: sqlite3.Connection, files: Sequence[Path]) -> None:
+def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Callable[[], bool]) -> None:
     """Write the instances of an open database (see `tree.sandbox.connect`) to `files`, in the order of INSTANCES.
 
-    Each file is whole or absent, and any number of processes may build it. Raises sqlite3.Error for a damaged database.
+    Each file is whole or absent, and any number of processes may build it. `is_current` says, once the database is
+    read, whether `files` are still those for what it holds. Raises sqlite3.Error for a damaged database, InputError for
+    one that has changed.
     """
     tables = read_tables(connection)
     refers = links(tables)
@@ -144,6 +147,8 @@ def build(connection: sqlite3.Connection, files: Sequence[Path]) -> None:
     contents.append({name: shuffled(table) for name, table in tables.items()})
     query = "SELECT sql FROM sqlite_master WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
     others = [sql for (sql,) in connection.execute(query)]
+    if not is_current():
+        raise InputError("the database changed while it was read")
     for file, rows in zip(files, contents, strict=True):
         with building(file) as temporary, contextlib.closing(sqlite3.connect(temporary)) as instance:
             _fill(instance, tables, rows, others)

@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from tree.cache import State, file_state, settle
 from tree.files import InputError
 from tree.prompts import SHOWN_ROWS
 from tree.sql_text import clock_or_random, first_word, limit_without_order, quoted_names
 
 OUTCOMES = ("ok", "empty", "error", "denied", "timeout", "too_large", "not_a_query", "no_sql", "crashed")
+BY_CHANCE = "clock_or_random"  # the result may differ from run to run
 FLAGS = (
     "constant",  # no table is read
     "quoted_literal",  # a name in double quotes was taken as text
-    "clock_or_random",  # the result may differ from run to run
+    BY_CHANCE,
     "limit_without_order",  # which rows come is left to chance
     "both_empty",  # gold returns nothing, and so does this
     "fragile",  # right only by coincidence: on other rows, gold's result is another one
@@ -82,6 +84,7 @@ ROWID_NAMES = frozenset({"rowid", "oid", "_rowid_"})  # that every table has
 READING_PRAGMAS = {"table_info", "table_xinfo", "table_list", "foreign_key_list", "index_list", "index_info"}
 INNER_PRAGMAS = {"data_version"}  # asked by full-text tables (FTS5) when they are read
 FORBIDDEN_FUNCTIONS = {"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer"}
+CHANCE = {"random", "randomblob", "current_date", "current_time", "current_timestamp"}  # functions without arguments
 # table-valued functions that queries use; SQLite writes to its in-memory catalogue when one is used for the first time
 TABLE_FUNCTIONS = ("json_each('[]')", "json_tree('[]')", *(f"pragma_{name}" for name in sorted(READING_PRAGMAS)))
 
@@ -103,6 +106,7 @@ class Database:
         self.refused = ""
         self.tables_read: set[str] = set()
         self.sees_rows = False  # whether it reads a column of a table or counts
+        self.by_chance = False  # whether it reads the clock or draws random numbers beyond what its text says
         self.steps_left = 0
         self.deadline = 0.0
         self._warm_up()
@@ -110,6 +114,8 @@ class Database:
         self.tables = {table.lower() for table in self.columns}
         names = (name.lower() for table, columns in self.columns.items() for name in (table, *columns))
         self.names = ROWID_NAMES.union(names)
+        views = self.connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'")
+        self.chance_views = {name.lower() for name, sql in views if clock_or_random(sql or "")}
         for limit, value in (
             (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
             (sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE),
@@ -141,12 +147,16 @@ class Database:
                 names[table] = []
         return names
 
-    def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    def _authorize(self, action: int, first: str | None, second: str | None, _: str | None, inside: str | None) -> int:
+        """SQLite asks before it prepares each part of a query; `inside` is the view or WITH name whose part it is."""
+        if self.chance_views:  # a view is named where it is read, or where something in it is read or computed
+            self.by_chance |= not self.chance_views.isdisjoint({(first or "").lower(), (inside or "").lower()})
         if action == sqlite3.SQLITE_READ:
             self.tables_read.add(first.lower())  # as written in count(*), as declared elsewhere
             self.sees_rows |= bool(second) and first.lower() in self.tables
         if action == sqlite3.SQLITE_FUNCTION:
             self.sees_rows |= second.lower() in COUNTING
+            self.by_chance |= second.lower() in CHANCE
         if action in READING and not (action == sqlite3.SQLITE_FUNCTION and second.lower() in FORBIDDEN_FUNCTIONS):
             return sqlite3.SQLITE_OK
         # through pragma_table_info(…) and its like; `run` refuses the statements themselves
@@ -161,14 +171,22 @@ class Database:
 
     def start(self, limits: Limits) -> None:
         """Forget the query before, and give the next one its limits."""
-        self.refused, self.tables_read, self.sees_rows = "", set(), False
+        self.refused, self.tables_read, self.sees_rows, self.by_chance = "", set(), False, False
         self.steps_left = limits.steps
         self.deadline = time.perf_counter() + limits.timeout
 
 
-@functools.lru_cache(maxsize=OPEN_DATABASES)
 def database(path: str) -> Database:
-    """The worker's open database at `path`. Raises InputError when it cannot be opened or its schema is damaged."""
+    """The worker's open database at `path`, opened again when the file there is another one or has changed.
+
+    Raises InputError when it cannot be opened or its schema is damaged.
+    """
+    return _database(path, file_state(path))
+
+
+@functools.lru_cache(maxsize=OPEN_DATABASES)
+def _database(path: str, state: State) -> Database:
+    settle(state)  # SQLite does not see changes of a file that it takes as immutable
     try:
         return Database(path)
     except sqlite3.Error as error:
@@ -185,10 +203,13 @@ def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = 
     """
     start = time.perf_counter()
     opened = database(path)
+    opened.start(limits)
 
     def failed(outcome: str, error: object) -> tuple[Execution, list[Row]]:
         nearest = _nearest_names(str(error), opened.columns) if outcome == "error" else ()
-        return Execution(outcome, str(error), seconds=time.perf_counter() - start, nearest=nearest), []
+        # another time it may run to its end
+        flags = (BY_CHANCE,) if outcome in ("error", "timeout", "too_large") and _is_chance(sql, opened) else ()
+        return Execution(outcome, str(error), seconds=time.perf_counter() - start, nearest=nearest, flags=flags), []
 
     word = first_word(sql)
     if word in ("EXPLAIN", "", ";"):
@@ -197,7 +218,6 @@ def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = 
         return failed("denied", f"{word} is not allowed")
     if "\0" in sql:
         return failed("error", "the query contains a NUL character")
-    opened.start(limits)
     rows: list[Row] = []
     try:
         cursor = opened.connection.execute(sql)
@@ -258,10 +278,18 @@ def _flags(sql: str, opened: Database) -> tuple[str, ...]:
     found = {
         "constant": opened.tables_read.isdisjoint(opened.tables),
         "quoted_literal": '"' in sql and not quoted_names(sql) <= opened.names,
-        "clock_or_random": clock_or_random(sql),
+        BY_CHANCE: _is_chance(sql, opened),
         "limit_without_order": limit_without_order(sql),
     }
     return tuple(flag for flag in FLAGS if found.get(flag))
+
+
+def _is_chance(sql: str, opened: Database) -> bool:
+    """Whether a query's result belongs to the moment: by its text, by a function it calls, or by a view that it uses.
+
+    Not seen: a stored text 'now' that is read as a time.
+    """
+    return opened.by_chance or clock_or_random(sql)
 
 
 NO_SUCH = re.compile(r"no such (column|table): (.+)")

@@ -117,7 +117,7 @@ def _prepare(path: str, perturbed: Path) -> str:
             files = instance_files(perturbed, path)
             if not all(file.is_file() for file in files):
                 with contextlib.closing(connect(path)) as connection:
-                    build(connection, files)
+                    build(connection, files, lambda: instance_files(perturbed, path) == files)
     except Exception as error:  # whatever a strange database brings about
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""

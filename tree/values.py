@@ -73,15 +73,18 @@ LIMIT {MAX_DISTINCT}
 def build_index(database: Path, folder: Path) -> Path:
     """The index of a database's cells in `folder`, built if it is not there yet (one scan for each text column).
 
-    Raises InputError when it cannot be written, the database cannot be read, or this SQLite has no full-text search.
-    Several processes may build the same index at once; the last one stays.
+    Raises InputError when it cannot be written, the database cannot be read or changes meanwhile, or this SQLite has no
+    full-text search. Several processes may build the same index at once; the last one stays.
     """
-    place = folder / f"{fingerprint(database)}.sqlite"
+    known = fingerprint(database)
+    place = folder / f"{known}.sqlite"
     if _format(place) == FORMAT:
         return place
     try:
         with building(place) as temporary:
             _write_index(database, temporary)
+            if fingerprint(database) != known:
+                raise InputError(f"{database}: changed while its values were read; run the same command again")
     except (OSError, sqlite3.Error) as error:
         raise InputError(
             f"{database}: its values cannot be indexed in {folder} ({error}); check the database and the free space, "

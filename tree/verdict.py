@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tree.cache import State, file_state
 from tree.gold_cache import GoldCache
 from tree.perturbed import INSTANCES, instance_files
-from tree.sandbox import NO_SUCH, Execution, Limits, Row, database, run
-from tree.sql_text import canonical_sql, clock_or_random, orders_rows, returns_constants
+from tree.sandbox import BY_CHANCE, NO_SUCH, Execution, Limits, Row, database, run
+from tree.sql_text import canonical_sql, orders_rows, returns_constants
 from tree.sql_tokens import TOKEN
 
 GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
@@ -43,25 +44,30 @@ class Verdict:
 def run_gold(path: str, sql: str, limits: Limits, cache: GoldCache, keep: bool) -> tuple[Execution, list[Row]]:
     """A gold query's execution and rows, from disk or by running it; then kept on disk if `keep`, or if it is dear.
 
-    A quick result is run again sooner than its file is made.
+    A quick result is run again sooner than its file is made. Nothing is kept of a database that changed meanwhile.
     """
-    if kept := cache.load(path, sql):
+    place = cache.place(path, sql)
+    if kept := cache.load(place):
         return kept
     execution, rows = run(path, sql, limits)
-    if keep or execution.seconds > DEAR or len(rows) > GOLD_ROWS_KEPT:
-        cache.keep(path, sql, (execution, rows))
+    if (keep or execution.seconds > DEAR or len(rows) > GOLD_ROWS_KEPT) and cache.place(path, sql) == place:
+        cache.keep(place, (execution, rows))
     return execution, rows
 
 
 @functools.lru_cache(maxsize=GOLD_KEPT)
-def _gold_in_memory(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple | None:
+def _gold_in_memory(path: str, _: State, sql: str, limits: Limits, cache: GoldCache) -> tuple | None:
     execution, rows = run_gold(path, sql, limits, cache, keep=False)
-    return (execution, rows, frozenset(rows)) if len(rows) <= GOLD_ROWS_KEPT else None
+    is_kept = len(rows) <= GOLD_ROWS_KEPT and BY_CHANCE not in execution.flags
+    return (execution, rows, frozenset(rows)) if is_kept else None
 
 
 def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[Execution, list[Row], frozenset[Row]]:
-    """A gold query's execution, rows and set of rows: from this worker's memory, else from `run_gold`."""
-    if in_memory := _gold_in_memory(path, sql, limits, cache):
+    """A gold query's execution, rows and set of rows: from this worker's memory, else from `run_gold`.
+
+    What reads the clock or draws random numbers is run anew each time, right beside the candidate that it judges.
+    """
+    if in_memory := _gold_in_memory(path, file_state(path), sql, limits, cache):
         return in_memory
     execution, rows = run_gold(path, sql, limits, cache, keep=True)
     return execution, rows, frozenset(rows)
@@ -89,7 +95,9 @@ def judge(
     if ex and perturbed:
         blind = "constant" in execution.flags or not database(path).sees_rows or returns_constants(sql)
         guessed = blind and not ("constant" in gold.flags or returns_constants(gold_sql))
-        if guessed or _differs(path, sql, gold_sql, limits, cache, perturbed):
+        # gold that looks at the clock or draws random numbers says nothing about the result on other rows
+        is_chance = BY_CHANCE in gold.flags
+        if guessed or (not is_chance and _differs(path, sql, gold_sql, limits, cache, perturbed)):
             execution = replace(execution, flags=(*execution.flags, "fragile"))
     return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
 
@@ -150,11 +158,8 @@ def instance_limits(limits: Limits) -> Limits:
 
 
 def _differs(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path) -> bool:
-    """Whether a candidate that is right on the database at `path` is wrong on one of its perturbed instances.
-
-    Gold that looks at the clock or draws random numbers says nothing about the result on other rows.
-    """
-    if sql == gold_sql or clock_or_random(gold_sql):
+    """Whether a candidate that is right on the database at `path` is wrong on one of its perturbed instances."""
+    if sql == gold_sql:
         return False
     files = instance_files(perturbed, path)
     if not all(file.is_file() for file in files):
