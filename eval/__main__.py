@@ -149,20 +149,22 @@ def empty_gold_allowed(tree_file: str) -> bool:
 
 
 async def execute_again(args: argparse.Namespace, readable: Readable, verification) -> None:
-    """Run gold and every node's SQL of the readable trees, and add what differs."""
+    """Run gold and every node's SQL of the readable trees, and add what differs.
+
+    Nothing is taken from the gold results on disk: what they say is what is being verified.
+    """
     from tqdm import tqdm
 
-    from eval.verify import check_gold, check_verdict
+    from eval.verify import LOST, check_gold, check_verdict
     from tree.cache import cache_folder
     from tree.sql_utils import Executor, database_path
     from tree.tree_node import tree_from_json
 
     workers = args.sql_workers or os.cpu_count() or 1
-    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
     empty_allowed = {path: empty_gold_allowed(path) for path in args.tree_file}
     trees = (tree for tree in stored_trees(args.tree_file) if tree[:2] in readable.places)
     with (
-        Executor(workers, args.sql_timeout, **caches) as executor,
+        Executor(workers, args.sql_timeout, perturbed=cache_folder("perturbed")) as executor,
         tqdm(total=readable.nodes, desc="executing nodes", unit="node", mininterval=1) as bar,
     ):
         with_instances = await prepare_instances(executor, args.db_root, readable.flagged)
@@ -171,7 +173,8 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
             tree = tree_from_json(content)
             question, database = tree.question, database_path(args.db_root, tree.question.db_id)
             verdicts = await judge_nodes(executor, database, tree)
-            gold = next(iter(verdicts.values())).gold if verdicts else await executor.run_gold(database, question.sql)
+            golds = (verdict.gold for verdict in verdicts.values() if verdict.execution.outcome not in LOST)
+            gold = next(golds, None) or await executor.run_gold(database, question.sql)
             found = list(check_gold(gold, empty_allowed[path]))
             for node_id, verdict in verdicts.items():
                 stored = content["nodes"][node_id]
@@ -241,6 +244,7 @@ def main() -> int:
 
     from eval.verification_report import Verification, markdown_page, terminal_lines
     from eval.viewer import read_pairs, read_rewards
+    from tree.databases import check_unchanged, database_fingerprints
     from tree.files import dump_json, replacing_together
     from tree.manifest import Manifest
 
@@ -248,8 +252,10 @@ def main() -> int:
     rewards = read_rewards(args.scores) if args.scores else None
     verification = Verification()
     readable = check_stored(args, verification)
-    manifest = Manifest(vars(args), {path: path for path in (*args.tree_file, *args.pairs)})
+    databases = database_fingerprints(args.db_root, readable.databases)
+    manifest = Manifest(vars(args), {path: path for path in (*args.tree_file, *args.pairs)}, databases=databases)
     asyncio.run(execute_again(args, readable, verification))
+    check_unchanged(args.db_root, databases, "verify again")
 
     report = verification.report(manifest.ended())
     with replacing_together(args.output, page) as (report_file, page_file):

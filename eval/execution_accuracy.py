@@ -256,18 +256,23 @@ def main() -> None:
     args = parse_arguments()
 
     # --- everything that can be wrong, before a query runs ---
+    from tree.databases import check_unchanged, database_fingerprints
     from tree.manifest import Manifest
     from tree.questions import load_questions
     from tree.sql_utils import check_database, database_path
 
     questions = load_questions(args.questions)
     queries = matched(questions, read_predictions(args.predictions), args.predictions)
-    for db_id in sorted({question.db_id for question in questions}):
+    db_ids = sorted({question.db_id for question in questions})
+    for db_id in db_ids:
         check_database(database_path(args.db_root, db_id))
-    manifest = Manifest(vars(args), {"predictions": args.predictions, "questions": args.questions})
+    databases = database_fingerprints(args.db_root, db_ids)
+    inputs = {"predictions": args.predictions, "questions": args.questions}
+    manifest = Manifest(vars(args), inputs, databases=databases)
 
     # --- execution ---
     results = asyncio.run(score(questions, queries, args))
+    check_unchanged(args.db_root, databases, "run the same command again")
 
     # --- report ---
     total = totals_of(results)

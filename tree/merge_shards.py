@@ -19,7 +19,7 @@ from pathlib import Path
 from tree.data_card import Side, data_card
 from tree.dpo_extractor import RELATIONS, STRATEGIES
 from tree.files import InputError, JsonList, dump_json, iterate_rows, replacing_together, run_script
-from tree.manifest import Manifest, PairManifest, read_pair_manifest
+from tree.manifest import Manifest, PairManifest, read_pair_manifest, side_by_side
 
 COLUMNS = {
     "prompt": list,
@@ -81,11 +81,13 @@ def check_one_run(shards: Sequence[ShardFile], strategy: str) -> None:
                 f"{shard.path}: its manifest is that of shard {said.shard_id} ({said.strategy}), so it is a copy; "
                 f"remove both, and {extract_again(shard.path.parent, shard.number, strategy)}"
             )
-        if setting := difference(first.manifest.run, said.run):
-            values = [repr(run.get(setting, "not recorded")) for run in (first.manifest.run, said.run)]
+        runs = side_by_side(first.manifest.run), side_by_side(said.run)
+        if setting := difference(*runs):
+            values = [repr(run.get(setting, "not recorded")) for run in runs]
             raise InputError(
                 f"{first.path} and {shard.path} are of different runs: {setting} is {values[0]} and {values[1]}; "
-                f"remove the files of the run that you do not mean, or extract all pairs again with the same settings"
+                f"remove the files of the run that you do not mean, or extract all pairs again with the same settings, "
+                f"from trees that were grown on the same databases"
             )
     number_of_shards = first.manifest.run["num_shards"]
     if missing := sorted(set(range(number_of_shards)) - {shard.number for shard in shards}):

@@ -27,7 +27,8 @@ class Work:
     """The questions to work on, what their prompts are made of, and the questions left out with the reason.
 
     `schemas` are the databases' tables, `values` the lines about stored values that match a question, `shortened` what
-    a question's schema lacks for its prompt to fit; `layout` is one of `schema_text.FORMATS`.
+    a question's schema lacks for its prompt to fit; `layout` is one of `schema_text.FORMATS`; `fingerprints` say what
+    the databases of all shards hold.
     """
 
     questions: list[Question]
@@ -35,6 +36,7 @@ class Work:
     schemas: dict[str, tuple[Table, ...]] = field(default_factory=dict)
     values: dict[int, list[Match]] = field(default_factory=dict)
     shortened: dict[int, Shortening] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)
     reported: int = 0
 
@@ -80,17 +82,20 @@ class Work:
 
 def select(args: argparse.Namespace) -> tuple[Work, list[str]]:
     """The questions of this shard, their databases checked, and a line about each shard of the run."""
+    from tree.databases import database_fingerprints
     from tree.sql_utils import check_database, database_path
 
     questions = load_questions(args.data, with_gold=not args.no_gold)
     if args.limit:
         questions = limited(questions, args.limit)
-    for db_id in sorted({question.db_id for question in questions}):
+    db_ids = sorted({question.db_id for question in questions})
+    for db_id in db_ids:
         check_database(database_path(args.db_root, db_id))
     parts = shards(questions, args.num_shards)
     if not parts[args.shard_id]:
         raise InputError(f"shard {args.shard_id} of {args.num_shards} has no questions; use fewer shards")
-    return Work(parts[args.shard_id], args.schema_format), balance(parts)
+    fingerprints = database_fingerprints(args.db_root, db_ids)
+    return Work(parts[args.shard_id], args.schema_format, fingerprints=fingerprints), balance(parts)
 
 
 def balance(parts: Sequence[Sequence[Question]]) -> list[str]:

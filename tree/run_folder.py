@@ -8,6 +8,8 @@ from pathlib import Path
 from tree.files import InputError, read_json, sync_file
 from tree.manifest import differences, shard_of
 
+DIFFERENCES_SHOWN = 12
+
 
 @dataclass(frozen=True)
 class StoredRun:
@@ -35,7 +37,7 @@ def find_run(part: Path, content: dict) -> StoredRun | None:
     """The newest run with the settings of the manifest `content`; None when a new one is to be begun.
 
     Raises InputError when there is none and the newest run is unfinished: whoever wants its trees must ask with its
-    settings, whoever does not must say so.
+    settings, data and databases, whoever does not must say so.
     """
     now, runs = shard_of(content), stored_runs(part)
     for run in runs:
@@ -45,9 +47,12 @@ def find_run(part: Path, content: dict) -> StoredRun | None:
             return run
     if runs and not runs[0].finished:
         changed = differences(shard_of(runs[0].manifest).run, now.run)
+        shown, more = changed[:DIFFERENCES_SHOWN], len(changed) - DIFFERENCES_SHOWN
+        shown += [f"and {more} more"] if more > 0 else []
+        what = "databases" if all(line.startswith("database ") for line in changed) else "settings"
         raise InputError(
-            f"{runs[0].folder} is unfinished and was begun with other settings; give them again to go on with it, or "
-            f"--fresh to begin anew:" + "".join(f"\n  {line}" for line in changed)
+            f"{runs[0].folder} is unfinished and was begun with other {what}; give them again to go on with it, or "
+            f"--fresh to begin anew:" + "".join(f"\n  {line}" for line in shown)
         )
     return None
 

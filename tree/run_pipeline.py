@@ -49,6 +49,8 @@ from tree.settings import add_flags, check_settings, context_limit, longest_prom
 from tree.tree_builder import Growth, grow
 from tree.tree_node import Question, tree_from_json, tree_to_json
 
+CHANGED = "what is finished is kept: put them back to go on with the same command, or begin anew with --fresh"
+
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,6 +97,7 @@ async def grow_all(
     work: Work, args: argparse.Namespace, generator, executor, journal: Journal, attempts: Attempts
 ) -> dict:
     """Grow every tree of the shard, many at a time, into the journal; returns the figures of the run."""
+    from tree.databases import check_unchanged
     from tree.generator import sequences_at_once
     from tree.sql_utils import database_path
 
@@ -124,6 +127,7 @@ async def grow_all(
                 return await executor.judge_all(path, queries, question.sql)
 
         tree = await grow(question, work.prompt(question), growth, sample, judge, generator.fits)
+        check_unchanged(args.db_root, {question.db_id: work.fingerprints[question.db_id]}, CHANGED)
         tree.shortened = work.shortened[question.question_id].names()
         progress.add(tree)
         return tree_to_json(tree)
@@ -142,12 +146,14 @@ async def grow_all(
 
 async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer, limit: int) -> list[int]:
     """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
+    from tree.databases import check_unchanged
     from tree.generator import encode
 
     if not args.no_gold:
         await check_gold(work, executor, args)
         await prepare_instances(work, executor, args)
     lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
+    check_unchanged(args.db_root, work.fingerprints, CHANGED)
     return list(lengths.values())
 
 
@@ -274,7 +280,12 @@ def main() -> None:
     context_limit(args, model)
     work, shards = select(args)
     manifest = Manifest(
-        vars(args), {"data": args.data}, model=str(model), model_fingerprint=model_fingerprint(model), seed=args.seed
+        vars(args),
+        {"data": args.data},
+        databases=work.fingerprints,
+        model=str(model),
+        model_fingerprint=model_fingerprint(model),
+        seed=args.seed,
     )
 
     # --- the run ---

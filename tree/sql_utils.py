@@ -9,12 +9,14 @@ import contextlib
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
+from tree.cache import content_digest
 from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.perturbed import build, instance_files
@@ -59,12 +61,14 @@ def check_database(path: Path) -> None:
 def _start_worker() -> None:
     """Limit a fresh worker: memory, file size, no core files, no GPU, no terminal signals (the parent ends workers).
 
-    It also yields to an engine that computes on the same cores.
+    Local time is UTC in it, so that results are those of every machine. It also yields to an engine that computes on
+    the same cores.
     """
     os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default is to die
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TZ": "UTC"}
+    time.tzset()
     with contextlib.suppress(ValueError):  # a lower hard limit is already in force
         resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
     with contextlib.suppress(ValueError):
@@ -83,6 +87,7 @@ def _alarm(seconds: float):
 
 
 def _run_gold(path: str, sql: str, limits: Limits, cache: GoldCache) -> Execution:
+    content_digest(path)  # before the clock runs: a large file that nobody has read takes longer than a query
     with _alarm(limits.timeout + KILL_AFTER):
         return run_gold(path, sql, limits, cache, keep=True)[0]
 
@@ -96,6 +101,7 @@ def _judge(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache,
     seconds = 2 * limits.timeout + KILL_AFTER  # gold may have to run first
     if perturbed:
         seconds += INSTANCE_RUNS * instance_limits(limits).timeout
+    content_digest(path)
     with _alarm(seconds):
         return judge(path, sql, gold_sql, limits, cache, perturbed)
 
@@ -107,6 +113,7 @@ def _judge_all(
 
 
 def _observe(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Result:
+    content_digest(path)
     with _alarm(2 * limits.timeout + KILL_AFTER):
         return observe(path, sql, gold_sql, limits, cache)
 
