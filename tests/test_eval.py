@@ -4,18 +4,22 @@ import copy
 import functools
 import json
 import random
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval import __main__ as verification
 from eval.tree_form import is_tree
 from eval.verify import check_tree, check_verdict
 from tests.conftest import assert_one_line_error, make_database, run_script
 from tests.test_tree_builder import growths, tree_of
+from tree.databases import database_fingerprints
 from tree.dpo_extractor import PairSettings, extract_pairs
+from tree.files import InputError
 from tree.gold_cache import GoldCache
-from tree.sandbox import Limits
+from tree.sandbox import Execution, Limits
 from tree.tree_builder import feedback_text
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_from_json, tree_to_json
 from tree.verdict import judge
@@ -51,10 +55,9 @@ def grown(shop, question_id: int = 5) -> dict:
     return tree_to_json(tree)
 
 
-def run_eval(tmp_path, *flags):
-    return run_script(
-        *("-m", "eval", "--db_root", tmp_path / "databases", "--output", tmp_path / "report.json"), *flags
-    )
+def run_eval(tmp_path, *flags, **environment):
+    places = ("--db_root", tmp_path / "databases", "--output", tmp_path / "report.json")
+    return run_script("-m", "eval", *places, *flags, **environment)
 
 
 def verify(tmp_path, content, *flags):
@@ -75,6 +78,42 @@ def test_true_trees_pass(tmp_path, shop, wrap):
     assert summary["result"] == "passed" and summary["nodes_executed"] == 6 and summary["good"] == 1
     assert summary["revision_distances"] == {"0": 2, "1": 1, "null": 3} and summary["gold_executed"] == 1
     assert "**passed**" in (tmp_path / "report.md").read_text()
+
+
+# --- databases and gold -----------------------------------------------------------------------------------------------
+
+
+def test_gold_is_run_whatever_is_kept_of_it(tmp_path, shop):
+    cache = GoldCache(tmp_path / "cache" / "gold")
+    false = Execution("ok", columns=("COUNT(*)",), rows=((42,),), row_count=1), [(42,)]
+    cache.keep(cache.place(str(shop), GOLD), false)
+    assert judge(str(shop), "SELECT 42", GOLD, Limits(5.0, 10**9), cache).ex
+    (tmp_path / "all_trees.json").write_text(json.dumps(grown(shop)))
+    run = run_eval(tmp_path, "--tree_file", tmp_path / "all_trees.json", RESQLVER_CACHE=str(tmp_path / "cache"))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert report_of(tmp_path)["manifest"]["databases"] == database_fingerprints(shop.parent.parent, ["shop"])
+
+
+def test_gold_that_hangs_on_the_moment_is_no_error(tmp_path, shop):
+    make_database(shop, "CREATE VIEW past AS SELECT id FROM product WHERE date('now') < '2000-01-01'")
+    run = verify(tmp_path, grown(shop) | {"SQL": "SELECT COUNT(*) FROM past HAVING COUNT(*)"})
+    assert run.returncode == 0, run.stdout
+    differing = report_of(tmp_path)["limit_differences"]
+    assert {"gold", "is_correct"} <= {finding["what"] for finding in differing}
+
+
+def test_a_database_that_changes_meanwhile_is_named(tmp_path, shop, monkeypatch):
+    async def change(*_) -> None:
+        make_database(shop, "UPDATE product SET name = 'axe' WHERE id = 1")
+
+    (tmp_path / "all_trees.json").write_text(json.dumps(grown(shop)))
+    places = {"--tree_file": "all_trees.json", "--db_root": "databases", "--output": "report.json"}
+    words = [str(word) for flag, name in places.items() for word in (flag, tmp_path / name)]
+    monkeypatch.setattr(sys, "argv", ["eval", *words])
+    monkeypatch.setattr(verification, "execute_again", change)
+    with pytest.raises(InputError, match=r"shop\.sqlite: .* changed while they were in use; verify again"):
+        verification.main()
+    assert not (tmp_path / "report.json").exists()
 
 
 # --- the original project's format ------------------------------------------------------------------------------------

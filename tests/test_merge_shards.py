@@ -147,6 +147,14 @@ def test_shards_of_different_runs(shards, rows, setting):
     refused(shards, *named, f"{name} is {RUN[name]!r} and {value!r}")
 
 
+def test_shards_on_different_databases(shards, rows):
+    for number, databases in enumerate(({"shop": "a1", "store": "b1"}, {"shop": "a1", "store": "b2"}, {})):
+        put(shards, number, rows[3 * number : 3 * number + 3], run=RUN | {"databases": databases})
+    refused(shards, "shard_0.json", "shard_1.json are of different runs: database store is 'b1' and 'b2'")
+    put(shards, 1, rows[3:6], run=RUN | {"databases": {"shop": "a1"}})
+    refused(shards, "database store is 'b1' and 'not recorded'")
+
+
 def test_a_setting_that_one_of_the_runs_did_not_have(shards, rows):
     put(shards, 1, rows[6:], run=RUN | {"schema_format": "ddl"})
     refused(shards, "schema_format is 'not recorded' and 'ddl'")
@@ -233,12 +241,12 @@ def test_what_makes_a_run_is_every_other_setting():
         content = {
             "arguments": vars(parse_arguments(list(flags))),
             "inputs": {"data": {"sha256": "d4"}},
-            **{"model_fingerprint": "m1", "versions": {}, "git_revision": "a1"},
+            **{"model_fingerprint": "m1", "versions": {}, "git_revision": "a1", "databases": {"shop": "d1"}},
         }
         return shard_of(content).run
 
     same = ("--shard_id", "1", "--data", "elsewhere.json", "--output_dir", "there", "--sql_workers", "3")
-    assert run_of(*same) == run_of()
+    assert run_of(*same) == run_of() and run_of()["databases"] == {"shop": "d1"}
     for flags in (("--seed", "1"), ("--max_depth", "2"), ("--temperature", "0.7"), ("--match", "ex"), ("--limit", "9")):
         assert run_of(*flags) != run_of()
 

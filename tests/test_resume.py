@@ -238,6 +238,77 @@ def test_without_gold_a_killed_run_goes_on_too(places, tmp_path):
     assert read(other / "manifest.json")["counts"]["candidates"] == 2 * COUNT * 4
 
 
+# --- the databases of a run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(places, tmp_path) -> tuple[list[str], Path]:
+    """The flags with a copy of the databases, and its folder."""
+    folder = shutil.copytree(places[3], tmp_path / "moved")
+    return [*places[:3], str(folder), *places[4:]], folder
+
+
+def rename_saw(folder: Path) -> None:
+    """Another value of the same length in the shop, whose file keeps its size and its time."""
+    path = folder / "shop" / "shop.sqlite"
+    before = path.stat()
+    make_database(path, "UPDATE product SET name = 'axe' WHERE id = 1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+def describe_shop(folder: Path) -> None:
+    (folder / "shop" / "database_description").mkdir()
+    (folder / "shop" / "database_description" / "product.csv").write_text("original_column_name\nid\n")
+
+
+@pytest.mark.parametrize("change", [rename_saw, describe_shop])
+def test_a_killed_run_goes_on_with_the_same_databases_only(places, whole, moved, tmp_path, change):
+    flags, folder = moved
+    output = tmp_path / "out"
+    assert worker(places, output, KILL_AT="9").returncode == -signal.SIGKILL
+    change(folder)
+    other = worker(flags, output)
+    assert_one_line_error(other, f"{the_run(output)} is unfinished", "other databases", "--fresh")
+    assert re.search(r"\n  database shop: [0-9a-f]{16} -> [0-9a-f]{16}\n$", other.stderr)
+    assert worker(places, output).returncode == 0 and results(output) == results(whole)
+    # finished: other databases begin a new run, these write the files again
+    assert "starting the engine" in worker(flags, output, "--limit", "2").stdout
+    assert "nothing is grown" in worker(places, output).stdout
+
+
+def test_a_run_goes_on_where_its_databases_were_moved(places, whole, moved, tmp_path):
+    output = tmp_path / "out"
+    assert worker(places, output, KILL_AT="9").returncode == -signal.SIGKILL
+    assert worker(moved[0], output).returncode == 0 and results(output) == results(whole)
+
+
+def test_every_shard_says_what_all_databases_of_the_run_hold(places, tmp_path):
+    for shard in ("0", "1"):
+        run = worker(places, tmp_path, "--num_shards", "2", "--shard_id", shard)
+        assert run.returncode == 0, run.stderr
+    one, other = (read(the_run(tmp_path, shard) / "manifest.json")["databases"] for shard in (0, 1))
+    assert one == other and one.keys() == {"shop", "store"}
+
+
+def test_a_database_that_changes_under_a_run_ends_it(moved, tmp_path):
+    flags, folder = moved
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "tests.fake_worker", *flags, "--output_dir", str(output)]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "REPLY_SECONDS": "2"}, **how) as process:
+        for line in process.stdout:
+            if "questions ->" in line:  # what comes before trees is done
+                rename_saw(folder)
+        errors = process.stderr.read()
+    assert process.returncode == 2 and "Traceback" not in errors, errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert "shop.sqlite: it or its descriptions changed while they were in use" in line and "--fresh" in line
+    assert "axe" not in "".join(path.read_text() for path in output.rglob("trees.jsonl"))
+    assert_one_line_error(run := worker(flags, output), "is unfinished", "other databases")
+    assert "database shop: " in run.stderr
+
+
 # --- questions that fail or kill ------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,14 @@ import hashlib
 import multiprocessing
 import os
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tree import sql_utils
 from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.sandbox import Limits, connect
@@ -143,6 +145,29 @@ def test_text_that_is_not_utf8_is_compared_byte_for_byte(tmp_path):
     connection.close()
     assert judge(path, "SELECT a FROM t LIMIT 1", "SELECT a FROM t LIMIT 1").ex
     assert not judge(path, "SELECT a FROM t LIMIT 1", "SELECT a FROM t LIMIT 1 OFFSET 1").ex
+
+
+def test_local_time_is_the_same_on_every_machine(shop, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    sql = "SELECT datetime('2024-01-01 00:00:00', 'localtime')"
+    with Executor(workers=1) as executor:
+        assert asyncio.run(executor.execute(shop, sql)).rows == (("2024-01-01 00:00:00",),)
+
+
+def test_a_database_is_read_whole_before_the_clock_of_a_query_runs(shop, monkeypatch):
+    """A large one takes longer than a query may, and a worker whose clock has run down is killed."""
+    path, sql, limits, cache = str(shop), "SELECT 1", Limits(5.0, 10**9), GoldCache(None)
+    tasks = (
+        lambda: sql_utils._run_gold(path, sql, limits, cache),
+        lambda: sql_utils._judge_all(path, (sql,), sql, limits, cache, None),
+        lambda: sql_utils._observe(path, sql, sql, limits, cache),
+    )
+    for task in tasks:
+        done = []
+        monkeypatch.setattr(sql_utils, "content_digest", lambda _, done=done: done.append("digest"))
+        monkeypatch.setattr(sql_utils, "_alarm", lambda _, done=done: done.append("alarm") or nullcontext())
+        task()
+        assert done[:2] == ["digest", "alarm"]
 
 
 def test_paths_with_odd_characters_open(tmp_path):

@@ -100,8 +100,9 @@ def _recall(memo: Path) -> str | None:
 
 
 def _remember(memo: Path, digest: str) -> None:
-    with contextlib.suppress(OSError), building(memo) as temporary:
-        Path(temporary).write_text(f"{digest} {_check(memo, digest)}\n", "ascii")
+    with contextlib.suppress(OSError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        memo.write_text(f"{digest} {_check(memo, digest)}\n", "ascii")  # half a file fails the check
 
 
 def _check(memo: Path, digest: str) -> str:
