@@ -147,13 +147,6 @@ def test_text_that_is_not_utf8_is_compared_byte_for_byte(tmp_path):
     assert not judge(path, "SELECT a FROM t LIMIT 1", "SELECT a FROM t LIMIT 1 OFFSET 1").ex
 
 
-def test_local_time_is_the_same_on_every_machine(shop, monkeypatch):
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    sql = "SELECT datetime('2024-01-01 00:00:00', 'localtime')"
-    with Executor(workers=1) as executor:
-        assert asyncio.run(executor.execute(shop, sql)).rows == (("2024-01-01 00:00:00",),)
-
-
 def test_a_database_is_read_whole_before_the_clock_of_a_query_runs(shop, monkeypatch):
     """A large one takes longer than a query may, and a worker whose clock has run down is killed."""
     path, sql, limits, cache = str(shop), "SELECT 1", Limits(5.0, 10**9), GoldCache(None)

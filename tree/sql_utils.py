@@ -9,7 +9,6 @@ import contextlib
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -61,14 +60,12 @@ def check_database(path: Path) -> None:
 def _start_worker() -> None:
     """Limit a fresh worker: memory, file size, no core files, no GPU, no terminal signals (the parent ends workers).
 
-    Local time is UTC in it, so that results are those of every machine. It also yields to an engine that computes on
-    the same cores.
+    It also yields to an engine that computes on the same cores.
     """
     os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default is to die
-    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TZ": "UTC"}
-    time.tzset()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with contextlib.suppress(ValueError):  # a lower hard limit is already in force
         resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
     with contextlib.suppress(ValueError):
