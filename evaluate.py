@@ -224,6 +224,7 @@ def main() -> None:
 
     # --- everything that can be wrong, before a model is loaded ---
     from reward.data import load_pairs
+    from tree.databases import check_unchanged, database_fingerprints
     from tree.manifest import Manifest
     from tree.model_folder import check_model_folder, model_fingerprint
 
@@ -235,7 +236,9 @@ def main() -> None:
     pairs = load_pairs(args.test_data) if args.test_data else []
     asked = read_asked(args)
     inputs = {name: path for name in ("test_data", "candidates") if (path := getattr(args, name))}
-    manifest = Manifest(vars(args), inputs, model=str(base), model_fingerprint=model_fingerprint(base))
+    databases = database_fingerprints(args.db_root, [one.question.db_id for one in asked])
+    facts = {"databases": databases, "model": str(base), "model_fingerprint": model_fingerprint(base)}
+    manifest = Manifest(vars(args), inputs, **facts)
     from eval.candidates import execute, make_prompts
     from reward.model import check_adapter, load_tokenizer
 
@@ -247,6 +250,7 @@ def main() -> None:
 
     # --- candidates are executed before a model takes the machine ---
     results = asyncio.run(execute(asked, args)) if asked else []
+    check_unchanged(args.db_root, databases, "evaluate again")
 
     # --- rewards: each distinct candidate once, behind its prompt ---
     rewards = score_all(args, base, distinct_queries(pairs, asked))

@@ -41,6 +41,7 @@ from sql_execution import Candidate, common_task  # noqa: E402
 
 from tree import prompts, run_pipeline  # noqa: E402
 from tree.attempts import Attempts  # noqa: E402
+from tree.databases import database_fingerprints  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
 from tree.journal import Journal  # noqa: E402
@@ -187,6 +188,7 @@ async def measure(args: argparse.Namespace) -> None:
         work = Work(choose(load_questions(args.data), args.many, args.per_database))
         for db_id in {question.db_id for question in work.questions}:
             check_database(database_path(args.db_root, db_id))
+        work.fingerprints = database_fingerprints(args.db_root, work.databases())
         await check_gold(work, executor, settings)
         if len(work.questions) < args.questions:
             raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")

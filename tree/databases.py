@@ -29,7 +29,8 @@ def database_fingerprints(db_root: str | os.PathLike, db_ids: Iterable[str]) -> 
     names = sorted(set(db_ids))
     # processes that start together read them in different orders, and find the digests that others have made
     drawn = random.sample(names, len(names))
-    found = {db_id: database_fingerprint(db_root, db_id) for db_id in tqdm(drawn, desc="databases", unit="database")}
+    bar = tqdm(drawn, desc="databases", unit="database", disable=not names)
+    found = {db_id: database_fingerprint(db_root, db_id) for db_id in bar}
     return {db_id: found[db_id] for db_id in names}
 
 
