@@ -1,17 +1,17 @@
 """What must hold for preference pairs: each is what its tree says, and no database is in two files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache, partial
 from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
 from eval.verify import Checked, Finding
-from tree.dpo_extractor import RELATIONS, fragile_nodes
+from tree.dpo_extractor import STRATEGIES, certain_pairs, fragile_nodes, reach_of
 from tree.files import InputError, iterate_rows, read_json
 from tree.manifest import pair_manifest_path
-from tree.prompts import AGAIN
-from tree.tree_node import RevisionTree, TreeNode, revision_distances
+from tree.tree_node import RevisionTree
 
 MERGED = ("final_data_train.manifest.json", "final_data_train.json", "final_data_test.json")
 COLUMNS = {
@@ -132,15 +132,16 @@ def check_pairs(
             yield row, Finding(row.nodes, "tree", row.tree_id, "broken, see its own findings")
         return
     tree = checked.tree
-    trusting, doubting = (_belief(tree, doubted) for doubted in (frozenset(), fragile_nodes(tree)))
+    belief = cache(partial(believe, tree))
     seen: dict[tuple[str, ...], int] = {}
     for row in rows:
         facts = list(_facts(row, tree))
         yield from ((row, finding) for finding in facts)
         if any(finding.what in NODES for finding in facts):
             continue
-        beliefs = {True: [trusting], False: [doubting]}.get(rules[row.file].keep_fragile, [trusting, doubting])
-        found = [list(_preference(row, tree, checked.writers, belief, rules[row.file].match)) for belief in beliefs]
+        rule = rules[row.file]
+        match, doubts = rule.match or "ex", {True: [False], False: [True]}.get(rule.keep_fragile, [False, True])
+        found = [list(_preference(row, belief(match, doubting))) for doubting in doubts]
         yield from ((row, finding) for finding in min(found, key=len))
         queries = (row.file, checked.writers[row.chosen_node], checked.writers[row.rejected_node])
         if (first := seen.setdefault(queries, row.number)) != row.number:
@@ -177,78 +178,33 @@ def _facts(row: PairRow, tree: RevisionTree) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Belief:
-    """Revision distances when correct nodes that are `doubted` count for nothing."""
+    """What a tree says: its revision distances, and the relations of its certain pairs by chosen and rejected node."""
 
-    doubted: frozenset[str]
-    distances: dict[str, int | None]
-
-
-def _belief(tree: RevisionTree, doubted: frozenset[str]) -> Belief:
-    nodes = {
-        node_id: replace(node, is_correct=node.is_correct and node_id not in doubted)
-        for node_id, node in tree.nodes.items()
-    }
-    return Belief(doubted, revision_distances(nodes))
+    distances: Mapping[str, int | None]
+    relations: Mapping[tuple[str, str], list[str]]
 
 
-def _preference(
-    row: PairRow, tree: RevisionTree, writers: Mapping[str, str], belief: Belief, match: str | None
-) -> Iterator[Finding]:
-    """The tree makes it certain that the chosen query is the better one of two different ones."""
-    chosen, rejected = tree.nodes[row.chosen_node], tree.nodes[row.rejected_node]
-    better, worse = (belief.distances[node.node_id] for node in (chosen, rejected))
-    for what, stored, found in (
-        ("chosen_dist", row.chosen_dist, better),
-        ("rejected_dist", row.rejected_dist, worse),
-    ):
+def believe(tree: RevisionTree, match: str, doubting: bool) -> Belief:
+    """What a tree says with the verdict `match`; `doubting` its correct nodes that are fragile, or not."""
+    doubted = fragile_nodes(tree) if doubting else frozenset()
+    relations: dict[tuple[str, str], list[str]] = {}
+    for strategy in STRATEGIES:
+        for pair in certain_pairs(tree, strategy, match, doubted):
+            relations.setdefault(pair.nodes, []).append(pair.relation)
+    return Belief(reach_of(tree, doubted).distances, relations)
+
+
+def _preference(row: PairRow, belief: Belief) -> Iterator[Finding]:
+    """The pair is one that the tree makes certain."""
+    for side in ("chosen", "rejected"):
+        stored, found = getattr(row, f"{side}_dist"), belief.distances[getattr(row, f"{side}_node")]
         if stored != found:
-            yield Finding(row.nodes, what, stored, found)
-    if not _nearer(row.chosen_dist, row.rejected_dist):
-        yield Finding(
-            row.nodes, "order", [row.chosen_dist, row.rejected_dist], "expected chosen_dist to be the smaller one"
-        )
-    elif _nearer(better, worse) and (doubt := _doubt(chosen, rejected, worse, tree.revision, match)):
-        yield Finding(row.nodes, "certainty", "a pair", doubt)
-    true = _relations(tree, chosen, rejected, belief.doubted)
-    if row.relation not in true:
-        yield Finding(row.nodes, "relation", row.relation, " or ".join(true) or "none")
-    if writers[chosen.node_id] == writers[rejected.node_id]:
-        yield Finding(row.nodes, "same query", chosen.generated_sql, rejected.generated_sql)
-    for node in (chosen, rejected):
-        if not node.generated_sql.strip():
-            yield Finding(row.nodes, "no query", node.generated_sql, "expected a query")
-        if node.node_id in belief.doubted:
-            yield Finding(
-                row.nodes, "fragile", node.node_id, "right only by coincidence, and --keep_fragile was not given"
-            )
-
-
-def _nearer(one: int | None, other: int | None) -> bool:
-    """Whether a distance is smaller than another, where None is larger than any number."""
-    return one is not None and (other is None or one < other)
-
-
-def _doubt(chosen: TreeNode, rejected: TreeNode, worse: int | None, revision: str, match: str | None) -> str:
-    """Why the nearer query is not certain to be the better one, "" when it is; see `tree.dpo_extractor.prefers`."""
-    if chosen.is_correct:
-        return "the chosen query is not strictly right" if match == "strict" and not chosen.strict_match else ""
-    if revision == AGAIN:
-        return "revisions did not show what was wrong, so distances of wrong queries are luck"
-    return "the rejected query was never revised" if worse is None and not rejected.revised else ""
-
-
-def _relations(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, doubted: frozenset[str]) -> list[str]:
-    """What the rejected node truly is to the chosen one."""
-    nodes = [node for node in tree.nodes.values() if node.node_id not in doubted]
-    deepest = max((node.d for node in nodes if node.is_correct), default=0)
-    shallowest = min((node.d for node in nodes if not node.is_correct), default=0)
-    true = (
-        chosen.parent_id == rejected.node_id,
-        rejected.parent_id == chosen.node_id,
-        chosen.parent_id == rejected.parent_id and chosen is not rejected,
-        (chosen.is_correct, rejected.is_correct, chosen.d, rejected.d) == (True, False, deepest, shallowest),
-    )
-    return [relation for relation, holds in zip(RELATIONS, true, strict=True) if holds]
+            yield Finding(row.nodes, f"{side}_dist", stored, found)
+    true = belief.relations.get((row.chosen_node, row.rejected_node), [])
+    if not true:
+        yield Finding(row.nodes, "certainty", "a pair", "the tree does not make it certain that chosen is better")
+    elif row.relation not in true:
+        yield Finding(row.nodes, "relation", row.relation, " or ".join(true))
 
 
 # --- all pairs --------------------------------------------------------------------------------------------------------

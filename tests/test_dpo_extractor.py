@@ -23,7 +23,7 @@ from tree.dpo_extractor import (
 )
 from tree.manifest import pair_manifest_path
 from tree.sql_text import canonical_sql
-from tree.tree_node import INITIAL, RevisionTree, revision_distances, tree_to_json
+from tree.tree_node import INITIAL, RevisionTree, explored_levels, revision_distances, tree_to_json
 
 EVERY = PairSettings(match="ex", keep_fragile=True, max_pairs=0, max_per_relation=0)
 SETTINGS = st.builds(
@@ -59,7 +59,7 @@ def test_every_pair_is_certain(tree, settings):
     believed = {
         name: replace(node, is_correct=node.is_correct and name not in doubted) for name, node in tree.nodes.items()
     }
-    distances = revision_distances(believed)
+    distances, explored = revision_distances(believed), explored_levels(believed)
     pairs, match = extract_pairs(tree, settings).pairs, settings.match
     for pair in pairs:
         assert not doubted & {pair.chosen_node, pair.rejected_node}
@@ -67,7 +67,7 @@ def test_every_pair_is_certain(tree, settings):
         assert (pair.chosen_dist, pair.rejected_dist) == (distances[pair.chosen_node], distances[pair.rejected_node])
         assert pair.chosen_dist is not None
         assert pair.rejected_dist is None or pair.chosen_dist < pair.rejected_dist
-        assert pair.chosen_dist == 0 or pair.rejected_dist is not None or rejected.revised
+        assert pair.rejected_dist is not None or pair.chosen_dist <= explored[pair.rejected_node]
         assert match == "ex" or pair.chosen_dist > 0 or chosen.strict_match
         assert canonical_sql(pair.chosen) != canonical_sql(pair.rejected)
         assert pair.chosen and pair.rejected and pair.relation in RELATIONS
@@ -191,6 +191,34 @@ def test_distances_of_wrong_queries_are_luck_when_revisions_are_not_shown_them()
     assert {pair.chosen_dist for pair in pairs_of(tree)} == {0, 1}
     tree.revision = "again"
     assert {pair.chosen_dist for pair in pairs_of(tree)} == {0}
+
+
+def test_a_query_loses_to_a_number_only_when_as_many_revisions_of_it_were_tried():
+    tree = tree_of(
+        (INITIAL, "SELECT 1", False),
+        (INITIAL, "SELECT 2", False),
+        ("node_1_0", "SELECT 3", False),
+        ("node_1_1", "SELECT 4", False),
+        ("node_2_0", "SELECT 5", True),
+    )
+
+    def loses() -> bool:
+        return ("SELECT 1", "SELECT 2") in {(pair.chosen, pair.rejected) for pair in pairs_of(tree)}
+
+    assert not loses()  # right after two revisions, against wrong after one
+    tree.nodes["node_2_1"].duplicate_of = "node_1_1"
+    assert loses()  # its one revision leads back to it, so nothing else will come of it
+    tree.nodes["node_2_1"].duplicate_of = "node_2_0"
+    assert not loses()  # its one revision is a step from right, so it is as near
+    tree.nodes["node_2_1"].duplicate_of = None
+    nodes = [("node_2_1", "SELECT 6", False), ("node_2_1", "SELECT 7", False)]
+    for parent, sql, correct in nodes:
+        tree.add(parent, generated_sql=sql, execution_feedback="", outcome="ok", is_correct=correct)
+    assert loses()  # wrong after two
+    tree.add("node_1_1", generated_sql="SELECT 8", execution_feedback="", outcome="ok", is_correct=False)
+    assert not loses()  # but not on every way
+    tree.nodes["node_2_2"].flags, tree.nodes["node_2_2"].is_correct = ["fragile"], True
+    assert not loses()  # a coincidence was not revised either
 
 
 def test_ex_only_matches_are_chosen_on_request():

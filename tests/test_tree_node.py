@@ -1,14 +1,17 @@
 """Revision distance and the tree format."""
 
 import json
+import math
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tree.sql_text import canonical_sql
 from tree.tree_node import (
     INITIAL,
     Question,
     RevisionTree,
+    explored_levels,
     revision_distances,
     tree_from_json,
     tree_to_json,
@@ -20,15 +23,15 @@ QUESTION = Question(7, "shop", "How many?", "", "SELECT 1", "simple")
 
 @st.composite
 def trees(draw) -> RevisionTree:
-    """Trees grown breadth first with random verdicts; correct nodes have no children."""
-    tree = RevisionTree(QUESTION, "the task")
+    """Trees grown breadth first with random verdicts; correct nodes and duplicates (if marked) have no children."""
+    tree, marked, first = RevisionTree(QUESTION, "the task"), draw(st.booleans()), {}
     parents = [INITIAL]
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 4))):
         level = []
         for parent in parents:
             for _ in range(draw(st.integers(1, 3))):
-                correct = draw(st.booleans())
-                sql = draw(st.sampled_from(["SELECT 1", "SELECT 2", "select  1", "SELECT a FROM t", ""]))
+                correct, own = draw(st.booleans()), f"SELECT {len(tree.nodes)} FROM t"
+                sql = draw(st.sampled_from(["SELECT 1", "SELECT 2", "select  1", "SELECT a FROM t", "", own, own]))
                 node = tree.add(
                     parent,
                     generated_sql=sql,
@@ -36,24 +39,72 @@ def trees(draw) -> RevisionTree:
                     outcome="ok" if sql else "no_sql",
                     is_correct=correct,
                     strict_match=correct and draw(st.booleans()),
+                    duplicate_of=first.get(canonical_sql(sql)) if marked else None,
                 )
-                if not correct and draw(st.booleans()):
+                first.setdefault(canonical_sql(sql), node.node_id)
+                if not correct and not node.duplicate_of and draw(st.booleans()):
                     node.input_seq = "revise"
                     level.append(node.node_id)
         parents = level
     return tree
 
 
-@given(trees())
-def test_distance_is_the_shortest_way_down_to_a_correct_query(tree):
-    def shortest(node) -> int | None:  # brute force: every path below
-        if node.is_correct:
-            return 0
-        ways = [shortest(tree.nodes[child]) for child in node.children_ids]
-        return min((way + 1 for way in ways if way is not None), default=None)
+def revisions_to(tree: RevisionTree, node_id: str, goals: set[str]) -> int | None:
+    """Level by level: the queries after one more revision, and those that they repeat, until a goal is among them."""
 
-    distances = revision_distances(tree.nodes)
-    assert distances == {node_id: shortest(node) for node_id, node in tree.nodes.items()}
+    def with_originals(ids: set[str]) -> set[str]:
+        originals = {tree.nodes[name].duplicate_of for name in ids} - {None}
+        return ids if originals <= ids else with_originals(ids | originals)
+
+    here, seen, count = with_originals({node_id}), set(), 0
+    while here and not here & goals:
+        seen |= here
+        here = with_originals({child for name in here for child in tree.nodes[name].children_ids}) - seen
+        count += 1
+    return count if here else None
+
+
+@given(trees())
+def test_distance_is_the_shortest_way_to_a_correct_query(tree):
+    correct = {name for name, node in tree.nodes.items() if node.is_correct}
+    assert revision_distances(tree.nodes) == {name: revisions_to(tree, name, correct) for name in tree.nodes}
+
+
+@given(trees())
+def test_explored_is_the_shortest_way_to_a_query_that_was_left_alone(tree):
+    left = {
+        name
+        for name, node in tree.nodes.items()
+        if not (node.is_correct or node.duplicate_of or node.input_seq or node.children_ids)
+    }
+    explored = explored_levels(tree.nodes)
+    for name in tree.nodes:
+        way = revisions_to(tree, name, left)
+        assert explored[name] == (math.inf if way is None else way)
+
+
+def test_a_duplicate_stands_where_its_original_stands():
+    tree = RevisionTree(QUESTION, "the task")
+    rows = [  # parent, query, correct, the node that it repeats
+        (INITIAL, "a", False, None),
+        (INITIAL, "b", False, None),
+        (INITIAL, "c", False, None),
+        ("node_1_0", "right", True, None),
+        ("node_1_1", "a", False, "node_1_0"),
+        ("node_1_2", "c", False, "node_1_2"),  # round in a circle
+    ]
+    for parent, sql, correct, original in rows:
+        content = {"execution_feedback": "", "outcome": "ok", "is_correct": correct, "duplicate_of": original}
+        tree.add(parent, generated_sql=sql, **content)
+    assert list(revision_distances(tree.nodes).values()) == [1, 2, None, 0, 1, None]
+    assert set(explored_levels(tree.nodes).values()) == {math.inf}
+    stored = tree_to_json(tree)["nodes"]
+    assert [node["revision_distance"] for node in stored.values()] == [1, 2, None, 0, 1, None]
+    # the same without marks, as in the original format: a repetition that was never revised may lead anywhere
+    for node in tree.nodes.values():
+        node.duplicate_of = None
+    assert list(revision_distances(tree.nodes).values()) == [1, None, None, 0, None, None]
+    assert list(explored_levels(tree.nodes).values()) == [math.inf, 1, 1, math.inf, 0, 0]
 
 
 @given(trees())

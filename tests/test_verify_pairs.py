@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,9 +12,18 @@ from eval.verify_pairs import Rules, check_pairs, check_sides, read_pairs
 from tests.conftest import assert_one_line_error
 from tests.test_dpo_extractor import doubtful_trees
 from tests.test_eval import grown, report_of, verify
-from tree.dpo_extractor import RELATIONS, STRATEGIES, Pair, PairSettings, certain_pairs, extract_pairs, fragile_nodes
+from tree.dpo_extractor import (
+    RELATIONS,
+    STRATEGIES,
+    Pair,
+    PairSettings,
+    certain_pairs,
+    extract_pairs,
+    fragile_nodes,
+    reach_of,
+)
 from tree.files import write_json
-from tree.tree_node import RevisionTree, revision_distances, tree_from_json, tree_to_json
+from tree.tree_node import RevisionTree, tree_from_json, tree_to_json
 
 EVERY = {"match": "ex", "keep_fragile": True}
 
@@ -72,10 +80,7 @@ def test_only_certain_pairs_hold(folder, tree, match, keep_fragile, revision):
         for strategy in STRATEGIES
         for pair in certain_pairs(tree, strategy, match, doubted)
     }
-    believed = {
-        name: replace(node, is_correct=node.is_correct and name not in doubted) for name, node in tree.nodes.items()
-    }
-    distances = revision_distances(believed)
+    distances = reach_of(tree, doubted).distances
     triples = [(*two, relation) for two in itertools.permutations(tree.nodes, 2) for relation in RELATIONS][:400]
     rows = [any_pair(tree, *triple, distances).to_json() for triple in triples]
     if rows:
@@ -104,13 +109,12 @@ DAMAGES = {
     "rejected_node": set_row(rejected_node="node_9_9"),
     "chosen_dist": set_row(chosen_dist=-1),
     "rejected_dist": set_row(rejected_dist=None),
-    "order": swap,
+    "certainty": swap,
     "relation": set_row(relation="sibling"),
     "tree_id": set_row(tree_id="shop/6"),
     "db_id": set_row(db_id="store"),
     "difficulty": set_row(difficulty="simple"),
     "rejected_outcome": set_row(rejected_outcome="error"),
-    "same query": lambda row: row.update(rejected_node=row["chosen_node"]),
 }
 
 
@@ -150,13 +154,13 @@ def test_the_manifest_says_how_pairs_were_made(tmp_path, shop):
     write_json(tmp_path / "final_data_train.json", rows)
     assert verify(tmp_path, [tree], "--pairs", tmp_path / "final_data_train.json").returncode == 0
     manifest = tmp_path / "final_data_train.manifest.json"
-    for run, what in (
-        ({"match": "strict", "keep_fragile": True}, "certainty"),
-        (EVERY | {"keep_fragile": False}, "fragile"),
+    for run in (
+        {"match": "strict", "keep_fragile": True},
+        EVERY | {"keep_fragile": False},
     ):
         write_json(manifest, {"run": run})
         assert verify(tmp_path, [tree], "--pairs", tmp_path / "final_data_train.json").returncode == 1
-        assert what in {finding["what"] for finding in report_of(tmp_path)["findings"]}
+        assert "certainty" in {finding["what"] for finding in report_of(tmp_path)["findings"]}
 
 
 def test_prompts_on_both_sides_are_found(tmp_path, pair_rows):

@@ -16,14 +16,14 @@ Writes output/final_data_{strategy}_shard_{shard}.json, and manifest_{strategy}_
 import argparse
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tree.files import InputError, run_script
 from tree.prompts import AGAIN
 from tree.sql_text import canonical_sql
-from tree.tree_node import RevisionTree, TreeNode, revision_distances
+from tree.tree_node import RevisionTree, TreeNode, explored_levels, revision_distances
 
 RELATIONS = ("parent", "child", "sibling", "baseline")
 STRATEGIES = ("emerge", "baseline")
@@ -101,22 +101,41 @@ class Extraction:
 # --- which pairs are certain ----------------------------------------------------------------------------------------
 
 
-def prefers(
-    chosen: TreeNode, rejected: TreeNode, distances: dict[str, int | None], match: str, shown: bool = True
-) -> bool:
+@dataclass(frozen=True)
+class Reach:
+    """Of each node of a tree, by id: `revision_distances`, and the `explored_levels` of its revisions.
+
+    `shown`: the requests for revisions showed what was wrong, so distances of wrong queries mean something.
+    """
+
+    distances: Mapping[str, int | None]
+    explored: Mapping[str, float]
+    shown: bool = True
+
+
+def reach_of(tree: RevisionTree, doubted: frozenset[str] = frozenset()) -> Reach:
+    """What the revisions of a tree reached, when correct nodes that are `doubted` (by id) count as wrong."""
+    nodes = {
+        node_id: replace(node, is_correct=node.is_correct and node_id not in doubted)
+        for node_id, node in tree.nodes.items()
+    }
+    return Reach(revision_distances(nodes), explored_levels(nodes), tree.revision != AGAIN)
+
+
+def prefers(chosen: TreeNode, rejected: TreeNode, reach: Reach, match: str) -> bool:
     """Whether the tree makes it certain that `chosen` is the better query.
 
-    A smaller distance wins and a number wins over None; None against None is open. A None that was never revised
-    (depth or budget ended, a duplicate, a prompt too long) might have been fixed, so it loses only to a correct query.
-    When the requests for revisions did not show what was wrong (not `shown`), the distances of wrong queries are luck,
-    and only a correct query is preferred.
+    A smaller distance wins. A number wins over None when that many revisions were tried from `rejected`, in vain: with
+    fewer (depth or budget ended, a prompt too long) it might be as near. None against None is open.
+    When the requests for revisions did not show what was wrong, the distances of wrong queries are luck, and only a
+    correct query is preferred.
     A correct query counts as chosen only when `match` ("ex" or "strict") holds. Queries equal in canonical form and
     replies without a query make no pair: a reward model chooses among different queries.
     """
-    better, worse = distances[chosen.node_id], distances[rejected.node_id]
-    if better is None or (worse is not None and worse <= better):
+    better, worse = reach.distances[chosen.node_id], reach.distances[rejected.node_id]
+    if better is None or (better > 0 and not reach.shown):
         return False
-    if better > 0 and (not shown or (worse is None and not rejected.revised)):
+    if better > reach.explored[rejected.node_id] if worse is None else better >= worse:
         return False
     if better == 0 and match == "strict" and not chosen.strict_match:
         return False
@@ -159,22 +178,18 @@ def certain_pairs(tree: RevisionTree, strategy: str, match: str, doubted: frozen
 
     Correct nodes that are `doubted` (by id) make no pair, and reaching one counts for nothing.
     """
-    believed = {
-        node_id: replace(node, is_correct=node.is_correct and node_id not in doubted)
-        for node_id, node in tree.nodes.items()
-    }
-    distances, shown = revision_distances(believed), tree.revision != AGAIN
+    reach = reach_of(tree, doubted)
     nodes = sorted(
         (node for node in tree.nodes.values() if node.node_id not in doubted), key=lambda node: (node.d, node.j)
     )
     return [
-        _pair(tree, chosen, rejected, distances, relation)
+        _pair(tree, chosen, rejected, reach.distances, relation)
         for chosen, rejected, relation in (_neighbours(nodes) if strategy == "emerge" else _extremes(nodes))
-        if prefers(chosen, rejected, distances, match, shown)
+        if prefers(chosen, rejected, reach, match)
     ]
 
 
-def _pair(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: dict, relation: str) -> Pair:
+def _pair(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: Mapping, relation: str) -> Pair:
     question = tree.question
     return Pair(
         prompt=tree.prompt,

@@ -1,5 +1,7 @@
 """Revision trees as data: nodes, trees, revision distance, to and from JSON.  Pure: no I/O, no SQL, no model."""
 
+import math
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +32,8 @@ class TreeNode:
     `input_seq` is what the request for this node's revision added to the prompt, "" when it was never revised (or when
     the revision is another attempt at the bare task); see `RevisionTree.revision`.
     `tokens` is how many tokens writing it took, None in files that do not say.
-    `revision_distance`: revisions to the nearest correct query below (0 = correct), None when none was reached.
+    `duplicate_of` is the first node of the tree with the same query.
+    `revision_distance`: revisions to the nearest correct query (0 = correct), None when none was reached.
     """
 
     node_id: str
@@ -98,16 +101,48 @@ class RevisionTree:
         return max((node.d for node in self.nodes.values()), default=0)
 
 
+# A revision leads from a query to each of its children. A query that repeats an earlier one of its tree is not revised
+# again: it stands where that one stands, so a step from it to its original takes no revision. The original may be its
+# own ancestor, and then the ways go round in circles.
+
+
 def revision_distances(nodes: Mapping[str, TreeNode]) -> dict[str, int | None]:
-    """Node id -> revisions to the nearest correct query in its subtree; 0 when correct itself, None when none is.
+    """Node id -> revisions to the nearest correct query; 0 when correct itself, None when none is in reach.
 
     ReLoc's revision distance (arXiv 2508.07434) on a tree of queries.
     """
-    distances: dict[str, int | None] = {}
-    for node in sorted(nodes.values(), key=lambda node: -node.d):
-        below = [distances[child] for child in node.children_ids if distances[child] is not None]
-        distances[node.node_id] = 0 if node.is_correct else 1 + min(below) if below else None
-    return distances
+    steps = _revisions_to([node.node_id for node in nodes.values() if node.is_correct], nodes)
+    return {node_id: steps.get(node_id) for node_id in nodes}
+
+
+def explored_levels(nodes: Mapping[str, TreeNode]) -> dict[str, float]:
+    """Node id -> for how many revisions all that follows from it was tried: those to the nearest query that is wrong
+    and was never revised; infinite when there is none, because every way goes round in circles or ends correct.
+    """
+    untried = [node.node_id for node in nodes.values() if not (node.is_correct or node.duplicate_of or node.revised)]
+    steps = _revisions_to(untried, nodes)
+    return {node_id: steps.get(node_id, math.inf) for node_id in nodes}
+
+
+def _revisions_to(goals: Iterable[str], nodes: Mapping[str, TreeNode]) -> dict[str, int]:
+    """Node id -> revisions to the nearest goal, for those that reach one; a breadth-first search from the goals up."""
+    before: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)  # node id -> (from where, revisions)
+    for node in nodes.values():
+        for child in node.children_ids:
+            before[child].append((node.node_id, 1))
+        if node.duplicate_of:
+            before[node.duplicate_of].append((node.node_id, 0))
+    steps: dict[str, int] = {}
+    waiting = deque((goal, 0) for goal in goals)
+    while waiting:
+        node_id, count = waiting.popleft()
+        if node_id in steps:
+            continue
+        steps[node_id] = count
+        for other, revisions in before[node_id]:
+            place = waiting.append if revisions else waiting.appendleft
+            place((other, count + revisions))
+    return steps
 
 
 def tree_to_json(tree: RevisionTree) -> dict:
