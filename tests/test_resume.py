@@ -1,6 +1,7 @@
 """Killed anywhere, continued anywhere: one shard, its journal, its locks, and the script over several shards."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import QUESTIONS, ROOT, assert_one_line_error, make_database, run_script
 from tests.fake_worker import kill_at
 from tree import run_pipeline
+from tree.attempts import Attempts
 from tree.files import InputError, write_json
 from tree.journal import Journal
 from tree.locks import alone_in, among_as_many
@@ -101,7 +103,7 @@ def test_killed_anywhere_and_continued_it_ends_the_same(places, whole, tmp_path)
         if not code:  # it got through; the next kills are for another run
             assert results(output) == results(whole)
             manifest, undisturbed = (read(the_run(place) / "manifest.json") for place in (output, whole))
-            for name in ("trees", "good", "nodes", "revision_yield", "emerge_pairs", "skipped_questions"):
+            for name in ("trees", "good", "nodes", "emerge_pairs", "skipped_questions"):
                 assert manifest["counts"][name] == undisturbed["counts"][name]
             assert not list(output.rglob("*.tmp"))
             continued.append(manifest.get("continued", 0))
@@ -175,7 +177,7 @@ def test_a_journal_cut_anywhere_holds_what_was_whole(tmp_path):
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
         opened = Journal(path)
-        count = sum(end <= size for end in ends)
+        count = sum(end - 1 <= size for end in ends)  # one that lacks only its line end is whole
         assert list(opened.read(asked(*range(count)))) == rows[:count] and len(opened) == count
         for row in rows[count:]:
             opened.append(row)
@@ -183,20 +185,89 @@ def test_a_journal_cut_anywhere_holds_what_was_whole(tmp_path):
         opened.close()
 
 
-@pytest.mark.parametrize("torn", [b"\0\0\0\0", b"\xff\n", b'{"question_id": 7}', b"{}\n", b"[]\n"])
-def test_a_last_line_that_is_no_question_is_cut(tmp_path, torn):
-    path = tmp_path / "trees.jsonl"
-    path.write_bytes(b'{"question_id": 5}\n' + torn)
-    assert len(Journal(path)) == 1
-    assert path.read_bytes() == b'{"question_id": 5}\n'
+@pytest.mark.parametrize("torn", [b"\0\0\0\0", b"\xff\n", b'{"question_id": 7, "q": "\xe4\xbd', b"7", b"[]\n"])
+def test_a_last_line_that_is_torn_is_cut_before_the_next(tmp_path, torn):
+    path, line = tmp_path / "trees.jsonl", b'{"question_id": 5}\n'
+    path.write_bytes(line + torn)
+    journal = Journal(path)
+    assert len(journal) == 1
+    journal.append({"question_id": 6})
+    assert path.read_bytes() == line + b'{"question_id": 6}\n'
 
 
-def test_a_broken_line_further_up_is_named(tmp_path):
+@pytest.mark.parametrize("broken", ['{"question', "{}", '{"question_id": "7"}'])
+def test_a_broken_line_further_up_is_named(tmp_path, broken):
     path = tmp_path / "trees.jsonl"
-    path.write_text('{"question_id": 5}\n{"question\n{"question_id": 6}\n')
+    path.write_text(f'{{"question_id": 5}}\n{broken}\n{{"question_id": 6}}\n')
     with pytest.raises(InputError, match=r"trees.jsonl: line 2 is broken"):
         Journal(path)
     assert path.read_text().count("\n") == 3
+
+
+@contextlib.contextmanager
+def failing(call: str, after: int):
+    """os.write writes `after` bytes, or another call is made `after` times; from then on it fails as on a full disk."""
+    true = getattr(os, call)
+    left = after
+
+    def fails(file, *data):
+        nonlocal left
+        if left and call == "write":
+            count = true(file, data[0][:left])
+            left -= count
+            return count
+        if left:
+            left -= 1
+            return true(file, *data)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, call, fails)
+        yield
+
+
+@pytest.mark.parametrize("can_cut", [True, False], ids=["", "cannot cut"])
+@pytest.mark.parametrize(("call", "after"), [("write", 0), ("write", 1), ("write", 25), ("fsync", 0)])
+def test_what_a_failed_append_left_is_cut_off_before_the_next(tmp_path, call, after, can_cut):
+    """In the same process, and in the next one; also when the half line could not be cut at once."""
+    path = tmp_path / "trees.jsonl"
+    first, lost, again = ({"question_id": number, "question": "你好" * 9} for number in (1, 2, 3))
+    journal = Journal(path)
+    journal.append(first)
+    before = path.read_bytes()
+    refused = pytest.raises(InputError, match="trees.jsonl: cannot be written .No space left on device")
+    with failing(call, after), failing("ftruncate", 9 if can_cut else 1), refused:
+        journal.append(lost)
+    left = after or 999 * (call == "fsync")
+    assert len(journal) == 1 and (path.read_bytes() == before) == (can_cut or not left)
+    journal.append(again)
+    assert list(journal.read(asked(1, 3))) == [first, again]
+    reopened = Journal(path)
+    assert 2 not in reopened and list(reopened.read(asked(1, 3))) == [first, again]
+
+
+def test_what_is_torn_in_the_attempts_is_not_joined_to_the_next(tmp_path):
+    journal = Journal(tmp_path / "trees.jsonl")
+    attempts = Attempts(tmp_path, journal)
+    attempts.failed(4, "not text: \udc80")
+    with failing("write", 9), pytest.raises(InputError, match="attempts.jsonl: cannot be written"):
+        attempts.failed(5, "lost")
+    attempts.failed(4, "again")
+    attempts.close()
+    path = tmp_path / "attempts.jsonl"
+    lines = path.read_bytes()
+    assert [json.loads(line) for line in lines.splitlines()][1:] == [
+        {"failed": 4, "reason": "not text: \udc80"},
+        {"failed": 4, "reason": "again"},
+    ]
+    for tail in (b"", b'{"failed": 6, "reason": "\xe4\xbd', b"\0" * 9, b"[]"):
+        path.write_bytes(lines + tail)
+        opened = Attempts(tmp_path, journal)
+        assert opened.set_aside() == {4: "failed 2 times: again"}
+        opened.close()
+        assert path.read_bytes() == lines + b'{"start": 0}\n'
+    path.write_bytes(lines[:-1])  # lacks only its line end
+    assert Attempts(tmp_path, journal).set_aside() == {4: "failed 2 times: again"}
 
 
 # --- which run is continued -----------------------------------------------------------------------------------------

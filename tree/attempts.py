@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import faulthandler
-import json
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 from tree.files import InputError
 from tree.generator import EngineDied
-from tree.journal import Journal
+from tree.journal import Journal, LineFile
 from tree.tree_node import Question
 
 TRIES = 2  # failures, or deaths of the worker, after which a question is set aside
@@ -29,24 +28,21 @@ class Attempts:
         self._failures: dict[int, list[str]] = defaultdict(list)
         self._deaths: dict[int, list[tuple[str, bool]]] = defaultdict(list)  # reason; whether it was alone in flight
         self._in_flight: set[int] = set()
-        path, self._crash = folder / "attempts.jsonl", folder / "crash.txt"
-        died = self._replay(path) if path.exists() else True
-        self._file = path.open("ab", buffering=0)
+        # handed to the kernel and no more: a power cut blames nobody
+        self._lines, self._crash = LineFile(folder / "attempts.jsonl", synced=False), folder / "crash.txt"
+        died = self._replay()
         crash = self._crash.read_text(errors="replace") if self._crash.exists() else ""
         if crash and not died:
             self.died(crash.splitlines()[0])
         self._crash.unlink(missing_ok=True)
-        self._write(start=len(journal))
+        self._lines.append({"start": len(journal)})
         self._in_flight.clear()
 
-    def _replay(self, path: Path) -> bool:
-        """Take in what the file says; whether its last start recorded its own death. A torn last line is ended."""
+    def _replay(self) -> bool:
+        """Take in what the file says; whether its last start recorded its own death."""
         died = True
-        text = path.read_text(encoding="utf-8", errors="replace")
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # torn by a kill
+        for _, entry in self._lines.stored():
+            if entry is None:
                 continue
             if "start" in entry:
                 self._in_flight, died = set(), False
@@ -58,17 +54,7 @@ class Attempts:
                 self._note_death(entry["died"], entry["reason"])
                 died = True
         self._in_flight = {number for number in self._in_flight if number not in self._journal}
-        if text and not text.endswith("\n"):
-            with path.open("a") as file:
-                file.write("\n")
         return died
-
-    def _write(self, **entry) -> None:
-        # handed to the kernel and no more: a power cut blames nobody
-        try:
-            self._file.write(json.dumps(entry).encode() + b"\n")
-        except OSError as error:
-            raise InputError(f"{self._file.name}: cannot be written ({error.strerror}); make room") from None
 
     def _note_failure(self, question_id: int, reason: str) -> None:
         self._in_flight.discard(question_id)
@@ -80,19 +66,19 @@ class Attempts:
 
     def begun(self, question_id: int) -> None:
         self._in_flight.add(question_id)
-        self._write(begun=question_id)
+        self._lines.append({"begun": question_id})
 
     def done(self, question_id: int) -> None:
         self._in_flight.discard(question_id)
 
     def failed(self, question_id: int, reason: str) -> None:
-        self._write(failed=question_id, reason=reason)
+        self._lines.append({"failed": question_id, "reason": reason})
         self._note_failure(question_id, reason)
 
     def died(self, reason: str) -> None:
         """The worker dies, or died, with what is in flight."""
         in_flight = sorted(self._in_flight)
-        self._write(died=in_flight, reason=reason)
+        self._lines.append({"died": in_flight, "reason": reason})
         self._note_death(in_flight, reason)
 
     def has_failed(self, question_id: int) -> bool:
@@ -131,7 +117,7 @@ class Attempts:
                 self._crash.unlink()
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()
 
 
 async def work_off(
