@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tree.files import InputError, read_json, read_rows, run_script
 from tree.tree_node import trees_from_json
-from tree.yields import Yield, yields
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,14 +33,10 @@ def tree_lines(path: str) -> list[str]:
         raise InputError(f"{path}: {error}") from None
     nodes = [node for tree in trees for node in tree.nodes.values()]
     good = sum(tree.good for tree in trees)
-    found = [yields(tree) for tree in trees]
-    revisions, fresh = (sum((both[place] for both in found), Yield()) for place in (0, 1))
     return [
         f"questions            {len(trees)}",
         f"trees                {good} good, {len(trees) - good} bad",
         f"nodes                {len(nodes)}, {sum(node.is_correct for node in nodes)} correct",
-        f"revisions            {revisions}",
-        f"fresh in their place {fresh}",
     ]
 
 

@@ -42,13 +42,14 @@ class Progress:
     """The bar of a run over `total` trees, and its sums; memory does not grow with the trees.
 
     `generator` is asked for its counts of tokens. Put what is in flight into `replies` and `queries`. Trees count that
-    were `grown` before; times and the engine's counts are of this process.
+    were `grown` before; times and the engine's counts are of this process. With `fair`, trees are grown so that
+    revisions can be compared with fresh attempts (see `yields`).
     """
 
-    def __init__(self, total: int, generator, grown: Iterable[RevisionTree] = ()):
+    def __init__(self, total: int, generator, grown: Iterable[RevisionTree] = (), fair: bool = False):
         from tqdm import tqdm
 
-        self.generator = generator
+        self.generator, self.fair = generator, fair
         self.replies, self.queries = Gauge(), Gauge()
         self.counts: Counter = Counter()
         self.revisions = self.fresh = Yield()
@@ -65,8 +66,9 @@ class Progress:
             correct_nodes=sum(node.is_correct for node in nodes),
             duplicates=sum(node.duplicate_of is not None for node in nodes),
         )
-        revisions, fresh = yields(tree)
-        self.revisions, self.fresh = self.revisions + revisions, self.fresh + fresh
+        if self.fair:
+            revisions, fresh = yields(tree)
+            self.revisions, self.fresh = self.revisions + revisions, self.fresh + fresh
 
     def add(self, tree: RevisionTree) -> None:
         """Count a finished tree."""
@@ -94,17 +96,19 @@ class Progress:
             "mean_replies_in_flight": round(self.replies.area / seconds, 1),
             "sql_busy": round(self.queries.busy / seconds, 3),
             "prefix_cache_hits": round(tokens["cached_prompt_tokens"] / max(1, tokens["prompt_tokens"]), 3),
-            "revision_yield": vars(self.revisions),
-            "fresh_yield": vars(self.fresh),
+            **({"revision_yield": vars(self.revisions), "fresh_yield": vars(self.fresh)} if self.fair else {}),
         }
 
     def lines(self, figures: dict) -> list[str]:
-        """The summary for people: where the time went, and what revisions gave against fresh attempts."""
+        """The summary for people: where the time went, and where that is fair, revisions against fresh attempts."""
+        compared = [
+            f"revisions  {self.revisions} (those of first attempts)",
+            f"fresh      {self.fresh}: what first attempts would have given in their place",
+        ]
         return [
             f"time       {figures['seconds_growing']} s; the engine was busy {figures['engine_busy']:.0%} of it, with "
             f"{figures['mean_replies_in_flight']} replies at a time, SQL was running {figures['sql_busy']:.0%} of it",
             f"tokens     {figures['output_tokens']} written, {figures['prompt_tokens']} read, of which "
             f"{figures['prefix_cache_hits']:.0%} came from the prefix cache",
-            f"revisions  {self.revisions} (those of first attempts)",
-            f"fresh      {self.fresh}: what first attempts would have given in their place",
+            *(compared if self.fair else []),
         ]

@@ -113,7 +113,8 @@ async def grow_all(
         seed=args.seed,
     )
     grown = [question for question in work.questions if question.question_id in journal]
-    progress = Progress(len(work.questions), generator, map(tree_from_json, journal.read(grown)))
+    fair = not (args.redraws or args.stop_after)
+    progress = Progress(len(work.questions), generator, map(tree_from_json, journal.read(grown)), fair)
 
     async def sample(messages, n: int, seed: int):
         with progress.replies.hold(n):

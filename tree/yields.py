@@ -28,20 +28,23 @@ class Yield:
 def yields(tree: RevisionTree) -> tuple[Yield, Yield]:
     """(revisions of first attempts, fresh attempts in their place) of one tree.
 
-    The second is what as many further first attempts would give: for each revision, the mean over the tree's first
-    attempts without the one that it revises, because leaving that out keeps the choice of wrong ones out of the
-    estimate. Later revisions are not counted: within a budget they happen where most first attempts were right. A tree
-    with a single first attempt says nothing about fresh ones.
+    The second is what as many further first attempts would give: for each revision, the mean over the first attempts
+    that come after the one that it revises. Whether that is revised depends on itself and on those before it (it is
+    wrong, repeats none of them, and the budget reaches so far), so those after it are a fair sample; revisions of the
+    last one have nothing beside them and are not counted. Nor are later revisions: within a budget they happen where
+    most first attempts were right.
+    Not fair for trees grown with `stop_after`, which looks at all first attempts before any is revised, nor with
+    `redraws`, which draws wrong ones again.
     """
     revisions = fresh = Yield()
-    roots = [node for node in tree.nodes.values() if node.parent_id == INITIAL]
+    roots = sorted((node for node in tree.nodes.values() if node.parent_id == INITIAL), key=lambda node: node.j)
     for node in tree.nodes.values():
         if node.d != 2 or node.tokens is None:
             continue
-        revisions += Yield(1, node.is_correct, node.tokens)
-        others = [root for root in roots if root.node_id != node.parent_id]
+        others = roots[tree.nodes[node.parent_id].j + 1 :]
         if others:
             count = len(others)
+            revisions += Yield(1, node.is_correct, node.tokens)
             fresh += Yield(
                 1,
                 sum(root.is_correct for root in others) / count,
