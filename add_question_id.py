@@ -8,9 +8,13 @@ keeps them; a second run changes nothing.
 """
 
 import argparse
+import json
 from collections import Counter
 
-from tree.files import InputError, read_rows, run_script, write_json
+from tree.files import InputError, run_script
+from tree.rows import are_lines, fit_row, read_rows, write_rows
+
+ID = {"question_id": (int, None)}
 
 
 def with_ids(rows: list[dict], path: str) -> list[dict]:
@@ -18,22 +22,20 @@ def with_ids(rows: list[dict], path: str) -> list[dict]:
 
     Raises InputError when ids are on some rows only, are not whole numbers from 0, or are repeated.
     """
-    missing = [number for number, row in enumerate(rows) if row.get("question_id") is None]
-    if len(missing) == len(rows):
-        return [{"question_id": number, **_without_id(row)} for number, row in enumerate(rows)]
-    if missing:
+    ids = [fit_row(path, number, row, ID)["question_id"] for number, row in enumerate(rows)]
+    missing = [number for number, value in enumerate(ids) if value is None]
+    if len(missing) == len(ids):
+        ids = list(range(len(ids)))
+    elif missing:
         raise InputError(
             f"{path}: row {missing[0]} has no question_id but others have ({len(missing)} of {len(rows)} missing); "
             "remove all ids or complete them"
         )
-    for number, row in enumerate(rows):
-        value = row["question_id"]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InputError(f"{path}: row {number}: question_id {value!r} is not a whole number from 0")
-    repeated = [key for key, count in Counter(row["question_id"] for row in rows).items() if count > 1]
-    if repeated:
+    if negative := [number for number, value in enumerate(ids) if value < 0]:
+        raise InputError(f"{path}: row {negative[0]}: question_id {ids[negative[0]]} is not a whole number from 0")
+    if repeated := [value for value, count in Counter(ids).items() if count > 1]:
         raise InputError(f"{path}: question_id {repeated[0]} stands more than once; remove all ids or correct them")
-    return [{"question_id": row["question_id"], **_without_id(row)} for row in rows]
+    return [{"question_id": value, **_without_id(row)} for value, row in zip(ids, rows, strict=True)]
 
 
 def _without_id(row: dict) -> dict:
@@ -47,10 +49,10 @@ def main() -> None:
 
     rows = read_rows(path, {"db_id": str, "question": str}, "put BIRD's train set into data/train, or name --file")
     numbered = with_ids(rows, path)
-    if [list(row.items()) for row in numbered] == [list(row.items()) for row in rows]:
+    if json.dumps(numbered) == json.dumps(rows):  # in the same order, and 3 is not 3.0
         print(f"{path}: all {len(rows)} questions have their ids, nothing to do")
         return
-    write_json(path, numbered)
+    write_rows(path, numbered, are_lines(path))
     print(f"{path}: {len(rows)} questions with ids")
 
 

@@ -27,12 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, iterate_json_list, run_script, write_json_list  # noqa: E402
+from tree.files import InputError, run_script, write_json_list  # noqa: E402
 from tree.generator import encode, load_tokenizer  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
 from tree.preflight import Work, find_values  # noqa: E402
 from tree.prompts import chat  # noqa: E402
 from tree.questions import limited, load_questions  # noqa: E402
+from tree.rows import iterate_json  # noqa: E402
 from tree.schema_text import FORMATS  # noqa: E402
 from tree.tree_node import Question, RevisionTree, tree_from_json  # noqa: E402
 
@@ -75,7 +76,7 @@ def trees_of(questions: list[Question], flags: Sequence[str], args: argparse.Nam
         if code:
             raise InputError(f"{place / 'log'}: the run failed with exit code {code}")
     (tree_file,) = place.glob("tree_dataset/part0/*/all_trees.json")
-    return [tree_from_json(tree) for tree in iterate_json_list(tree_file)]
+    return [tree_from_json(tree) for tree in iterate_json(tree_file)]
 
 
 def shares(trees: list[RevisionTree]) -> dict[int, float]:

@@ -33,9 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs  # noqa: E402
 from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, iterate_json_list, run_script  # noqa: E402
+from tree.files import InputError, run_script  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
 from tree.pair_files import read_trees  # noqa: E402
+from tree.rows import iterate_json  # noqa: E402
 
 CANDIDATES = 8  # of a question, at least
 REPEATED = (16, 32, 64)  # candidates for which memory is measured
@@ -63,7 +64,7 @@ def pairs_of_trees(path: str) -> list[PreferencePair]:
 
 def load_questions(path: str) -> list[Question]:
     """The questions of a pair file, or of the pairs that a file of trees gives."""
-    first = next(iterate_json_list(path, single=True), None)
+    first = next(iterate_json(path), None)
     from_trees = isinstance(first, dict) and "nodes" in first
     return group_by_prompt(pairs_of_trees(path) if from_trees else load_pairs(path))
 

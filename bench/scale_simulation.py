@@ -36,8 +36,9 @@ from statistics import mean, median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tree.files import InputError, read_rows, run_script  # noqa: E402
+from tree.files import InputError, run_script  # noqa: E402
 from tree.questions import by_database, estimated_cost, shard_count, shards  # noqa: E402
+from tree.rows import read_rows  # noqa: E402
 from tree.tree_node import Question  # noqa: E402
 
 CLUSTERS = ("equal", "uneven", "lost")

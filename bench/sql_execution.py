@@ -32,7 +32,8 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tree.files import InputError, read_rows, run_script  # noqa: E402
+from tree.files import InputError, run_script  # noqa: E402
+from tree.rows import read_rows  # noqa: E402
 from tree.sandbox import connect  # noqa: E402
 from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
 

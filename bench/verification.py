@@ -30,7 +30,8 @@ from bench.sql_execution import quick_candidates  # noqa: E402
 from eval.__main__ import main as verify  # noqa: E402
 from tree.cache import cache_folder  # noqa: E402
 from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, read_rows, run_script, write_json_list  # noqa: E402
+from tree.files import InputError, run_script, write_json_list  # noqa: E402
+from tree.rows import read_rows  # noqa: E402
 from tree.sql_text import first_equal  # noqa: E402
 from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json  # noqa: E402

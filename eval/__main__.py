@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tree.files import InputError, check_writable, iterate_json_list, read_json, run_script
+from tree.files import InputError, check_writable, read_json, run_script
+from tree.rows import iterate_json
 
 IN_FLIGHT = 8  # trees for each worker
 GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
@@ -86,7 +87,7 @@ def stored_trees(paths: Sequence[str]) -> Iterator[tuple[str, int, dict]]:
 
     for path in paths:
         number = -1
-        for number, content in enumerate(iterate_json_list(path, GROW_FIRST, single=True)):
+        for number, content in enumerate(iterate_json(path, GROW_FIRST)):
             if not is_tree(content):
                 raise InputError(f"{path}: tree {number}: not a revision tree (it has no 'nodes'); {GROW_FIRST}")
             yield path, number, content

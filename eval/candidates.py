@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
-from tree.files import InputError, check_row, iterate_json_list, read_json
+from tree.files import InputError, read_json
 from tree.pair_files import read_trees
+from tree.rows import fit_row, iterate_json
 from tree.tree_node import Question, RevisionTree
 from tree.verdict import Result
 
 HOW = "expected all_trees.json of step 4.1, or a list of {question_id, db_id, question, evidence, candidates}"
+COLUMNS = {
+    **{"question_id": int, "db_id": str, "question": str, "candidates": list},
+    **dict.fromkeys(("evidence", "SQL", "difficulty", "prompt"), (str, "")),
+}
 LONGEST_PROMPT = 3584  # tokens, as in step 4.1
 NO_QUERY = -1e9  # reward of a reply without a query
 TIERS = {"ok": ROWS, "empty": EMPTY}
@@ -44,11 +49,11 @@ def read_candidates(path: str) -> list[Asked]:
     Revisions are left out, because whether a query was revised depends on gold. Raises InputError naming the file and
     the row.
     """
-    first = next(iterate_json_list(path, HOW, single=True), None)
+    first = next(iterate_json(path, HOW), None)
     if isinstance(first, dict) and "nodes" in first:
         rows = map(_of_tree, read_trees(path))
     else:
-        rows = (_of_row(path, number, row) for number, row in enumerate(iterate_json_list(path, HOW)))
+        rows = (_of_row(path, number, row) for number, row in enumerate(iterate_json(path, HOW)))
     found: dict[int, Asked] = {}
     for number, asked in enumerate(rows):
         if asked.question.question_id in found:
@@ -64,21 +69,12 @@ def _of_tree(tree: RevisionTree) -> Asked:
 
 
 def _of_row(path: str, number: int, row: object) -> Asked:
-    check_row(path, number, row, {"question_id": int, "db_id": str, "question": str, "candidates": list})
-    for column in ("evidence", "SQL", "difficulty", "prompt"):
-        if not isinstance(row.get(column) or "", str):
-            raise InputError(f"{path}: row {number}: '{column}' is {type(row[column]).__name__}, expected str")
+    row = fit_row(path, number, row, COLUMNS)
     if not all(isinstance(sql, str) for sql in row["candidates"]):
         raise InputError(f"{path}: row {number}: 'candidates' must be SQL texts")
-    question = Question(
-        row["question_id"],
-        row["db_id"],
-        row["question"],
-        row.get("evidence") or "",
-        row.get("SQL") or "",
-        row.get("difficulty") or "",
-    )
-    return Asked(question, row.get("prompt") or "", [sql if sql.strip() else "" for sql in row["candidates"]])
+    named = {name: row[name] for name in ("question_id", "db_id", "question", "evidence", "difficulty")}
+    candidates = [sql if sql.strip() else "" for sql in row["candidates"]]
+    return Asked(Question(**named, sql=row["SQL"]), row["prompt"], candidates)
 
 
 def warn_of_redraws(path: str) -> None:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
-from tree.files import InputError, read_json, read_rows, run_script, write_json
+from tree.files import InputError, run_script, write_json
+from tree.rows import fit_row, iterate_json
 from tree.tree_node import Question
 
 SEPARATOR = "\t----- bird -----\t"
@@ -68,11 +69,14 @@ def read_predictions(path: str) -> list[Prediction]:
             raise InputError(f"{path}: '{repeated[0]}' stands more than once; each question has one prediction")
         return dict(pairs)
 
-    content = read_json(path, (list, dict), FORMATS, object_pairs_hook=unique)
-    if isinstance(content, dict):
-        return [_from_bird(path, key, value) for key, value in content.items()]
-    rows = read_rows(path, {"question_id": int, "SQL": str}, FORMATS)
-    return [Prediction(row["question_id"], row["SQL"], row.get("db_id")) for row in rows]
+    rows = list(iterate_json(path, FORMATS, unique))
+    if not rows:
+        raise InputError(f"{path}: an empty list; {FORMATS}")
+    if len(rows) == 1 and isinstance(rows[0], dict) and "question_id" not in rows[0]:
+        return [_from_bird(path, key, value) for key, value in rows[0].items()]
+    columns = {"question_id": int, "SQL": str, "db_id": (str, None)}
+    fitted = (fit_row(path, number, row, columns) for number, row in enumerate(rows))
+    return [Prediction(row["question_id"], row["SQL"], row["db_id"]) for row in fitted]
 
 
 def _from_bird(path: str, key: str, value: object) -> Prediction:

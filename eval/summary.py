@@ -6,10 +6,13 @@ A file that is not there is an error; the defaults are where the README's comman
 """
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from tree.files import InputError, read_json, read_rows, run_script
-from tree.tree_node import trees_from_json
+from tree.files import InputError, read_json, run_script
+from tree.pair_files import read_trees
+from tree.rows import read_rows
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,10 +30,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def tree_lines(path: str) -> list[str]:
-    try:
-        trees = list(trees_from_json(read_json(path, (list, dict))))
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+    trees = list(read_trees(path))
     nodes = [node for tree in trees for node in tree.nodes.values()]
     good = sum(tree.good for tree in trees)
     return [
@@ -40,24 +40,43 @@ def tree_lines(path: str) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def report_of(step: int, path: str | Path) -> Iterator[dict]:
+    """The report of a step. Raises InputError when it lacks what is read from it in the block."""
+    content = read_json(path, dict)
+    try:
+        yield content
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: not the report of step {step} on pairs ({type(error).__name__}: {error})") from None
+
+
+def report_lines(args: argparse.Namespace) -> list[str]:
+    with report_of(5, Path(args.adapter) / "metrics.json") as metrics:
+        training = (
+            f"training loss        {metrics['train_loss_first']:.4f} first, {metrics['train_loss_last']:.4f} last, "
+            f"{metrics['steps']} steps"
+        )
+    with report_of(6, args.evaluation) as evaluation:
+        accuracies = [
+            f"pairwise accuracy    {report['accuracy']['value']:.4f} on held-out databases: {name}"
+            for name, report in evaluation["pairs"]["adapters"].items()
+        ]
+    with report_of(7, args.verification) as verification:
+        summary = verification["summary"]
+        verified = (
+            f"verification         {summary['result']}: {summary['nodes_executed']} nodes executed again, "
+            f"{summary['errors']} errors"
+        )
+    return [training, *accuracies, verified]
+
+
 def main() -> None:
     args = parse_arguments()
-    metrics_file = Path(args.adapter) / "metrics.json"
-    metrics = read_json(metrics_file, dict)
-    adapters = read_json(args.evaluation, dict)["pairs"]["adapters"]
-    verification = read_json(args.verification, dict)["summary"]
     train, test = (len(read_rows(path, {})) for path in (args.train_data, args.test_data))
     lines = [
         *tree_lines(args.tree_file),
         f"pairs                {train} train, {test} test",
-        f"training loss        {metrics['train_loss_first']:.4f} first, {metrics['train_loss_last']:.4f} last, "
-        f"{metrics['steps']} steps",
-        *(
-            f"pairwise accuracy    {report['accuracy']['value']:.4f} on held-out databases: {name}"
-            for name, report in adapters.items()
-        ),
-        f"verification         {verification['result']}: {verification['nodes_executed']} nodes executed again, "
-        f"{verification['errors']} errors",
+        *report_lines(args),
         f"trees in             {args.tree_file}",
         f"pairs in             {args.train_data}, {args.test_data}",
         f"reward model in      {args.adapter}/ (curve: training_curve.png, numbers: metrics.json)",

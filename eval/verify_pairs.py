@@ -9,8 +9,9 @@ from pathlib import Path
 
 from eval.verify import Checked, Finding
 from tree.dpo_extractor import STRATEGIES, certain_pairs, fragile_nodes, reach_of
-from tree.files import InputError, iterate_rows, read_json
+from tree.files import InputError, read_json
 from tree.manifest import pair_manifest_path
+from tree.rows import iterate_rows
 from tree.tree_node import RevisionTree
 
 MERGED = ("final_data_train.manifest.json", "final_data_train.json", "final_data_test.json")
@@ -18,6 +19,7 @@ COLUMNS = {
     **{"prompt": list, "chosen": list, "rejected": list, "question_id": int, "db_id": str, "tree_id": str},
     **{"chosen_node": str, "rejected_node": str, "relation": str},
     **{"chosen_dist": int | None, "rejected_dist": int | None},
+    **{"rejected_outcome": (str, None), "difficulty": (str, None)},
 }
 
 
@@ -98,8 +100,6 @@ def read_pairs(paths: Sequence[str]) -> Pairs:
                 prompt=None if prompt is None else digest(prompt),
                 chosen=_text(row["chosen"]),
                 rejected=_text(row["rejected"]),
-                rejected_outcome=row.get("rejected_outcome"),
-                difficulty=row.get("difficulty"),
                 **{name: row[name] for name in COLUMNS if name not in ("prompt", "chosen", "rejected")},
             )
             pairs.waiting.setdefault(pair.question_id, []).append(pair)

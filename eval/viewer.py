@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tree.files import InputError, check_row, iterate_rows, read_json, replacing
+from tree.files import InputError, read_json, replacing
+from tree.rows import fit_row, iterate_rows
 from tree.tree_node import RevisionTree, tree_from_json
 
 PAGE = Path(__file__).parent / "page"
@@ -98,9 +99,9 @@ def read_rewards(path: str | os.PathLike) -> list[dict]:
     if not isinstance(rows, list):
         raise InputError(f"{path}: no list of 'candidates' in it; {SCORE_FIRST}")
     for number, row in enumerate(rows):
-        check_row(path, number, row, {"question_id": int, "db_id": str, "candidates": list})
+        fit_row(path, number, row, {"question_id": int, "db_id": str, "candidates": list})
         for one in row["candidates"]:
-            check_row(path, number, one, {"SQL": str, "rewards": dict})
+            fit_row(path, number, one, {"SQL": str, "rewards": dict})
     return rows
 
 

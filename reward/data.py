@@ -6,9 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tree.files import InputError, read_rows
+from tree.files import InputError
+from tree.rows import read_rows
 
 MERGE_FIRST = "make it with `python -m tree.merge_shards` (step 4.2)"
+COLUMNS = {
+    **{"prompt": (list | str, None), "chosen": list | str, "rejected": list | str},
+    **{"question_id": (int, None), "db_id": (str, ""), "relation": (str, ""), "difficulty": (str, "")},
+    **{"chosen_dist": (int, None), "rejected_dist": (int, None)},
+}
 TURNS = 'text, or a list of {"role": …, "content": …} with contents that are not empty'
 
 
@@ -77,36 +83,34 @@ class Question:
 
 
 def load_pairs(path: str | os.PathLike, with_distances: bool = False) -> list[PreferencePair]:
-    """The pairs of a JSON list in DESIGN's format, or of any list of preferences as TRL takes them.
+    """The pairs of a JSON list (or JSON Lines) in DESIGN's format, or of any list of preferences as TRL takes them.
 
     A row has `chosen` and `rejected`, with or without `prompt`: lists of messages, or texts (`prompt` is then the
     user's turn, the others the assistant's). Without `prompt` they hold the whole conversation. Everything but the last
-    message must be the same on both sides. `with_distances`: each row must have `chosen_dist` and `rejected_dist`.
+    message must be the same on both sides. What else is missing or null is as if the file did not say.
+    `with_distances`: each row must have `chosen_dist` and `rejected_dist`.
     Raises InputError naming the file and the first row that does not fit.
     """
-    columns = {"chosen": list | str, "rejected": list | str}
-    if with_distances:
-        columns |= {"chosen_dist": int, "rejected_dist": int | None}
+    columns = COLUMNS | ({"chosen_dist": int, "rejected_dist": int | None} if with_distances else {})
     return [_pair(row, f"{path}: row {number}") for number, row in enumerate(read_rows(path, columns, MERGE_FIRST))]
 
 
 def _pair(row: dict, where: str) -> PreferencePair:
-    prompt = _turns(row["prompt"], "user", f"{where}: prompt") if "prompt" in row else ()
+    prompt = () if row["prompt"] is None else _turns(row["prompt"], "user", f"{where}: prompt")
     chosen, rejected = (_conversation(prompt, row[side], f"{where}: {side}") for side in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
         raise InputError(
             f"{where}: chosen and rejected must be one conversation but for the last message (or have a prompt)"
         )
+    for name in ("chosen_dist", "rejected_dist"):
+        if row[name] is not None and row[name] < 0:
+            raise InputError(f"{where}: '{name}' is {row[name]}, expected 0 or more revisions (null = never)")
+    names = ("question_id", "db_id", "relation", "chosen_dist", "rejected_dist", "difficulty")
     return PreferencePair(
         prompt=chosen[:-1],
         chosen=chosen[-1].content,
         rejected=rejected[-1].content,
-        question_id=row.get("question_id"),
-        db_id=row.get("db_id", ""),
-        relation=row.get("relation", ""),
-        chosen_dist=row.get("chosen_dist"),
-        rejected_dist=row.get("rejected_dist"),
-        difficulty=row.get("difficulty") or "",
+        **{name: row[name] for name in names},
     )
 
 

@@ -118,6 +118,18 @@ def test_equal_results_are_one_group_whatever_the_query(listed, tmp_path):
         assert these.tiers.tolist() == [2, 2, 2, 0, 1, 0]
 
 
+def test_null_and_nan_are_as_missing_and_lines_are_a_list(tmp_path):
+    row = {"question_id": 3, "db_id": "shop", "question": "How many?", "candidates": ["SELECT 1"]}
+    empty = row | dict.fromkeys(("evidence", "SQL", "difficulty", "prompt"), float("nan")) | {"question_id": 4.0}
+    path = tmp_path / "candidates.jsonl"
+    path.write_text(f"{json.dumps(row)}\n{json.dumps(empty)}\n")
+    asked = read_candidates(str(path))
+    assert [repr(one.question.question_id) for one in asked] == ["3", "4"]
+    assert {(one.question.evidence, one.question.sql, one.question.difficulty, one.prompt) for one in asked} == {
+        ("",) * 4
+    }
+
+
 def test_a_question_with_replies_but_no_query_is_wrong_whatever_is_chosen():
     one = Asked(Question(0, "shop", "?", "", "SELECT 1"), "prompt", ["", ""])
     these = known(one, {}, {})
@@ -134,6 +146,9 @@ def test_a_question_with_replies_but_no_query_is_wrong_whatever_is_chosen():
         (lambda rows: rows[1].update(question_id=0), ("row 1", "more than once")),
         (lambda rows: rows[1].update(db_id="nowhere"), ("nowhere.sqlite",)),
         (lambda rows: rows[1].update(evidence=3), ("row 1", "evidence")),
+        (lambda rows: rows[1].update(question_id=[1]), ("row 1", "question_id")),
+        (lambda rows: rows[1].update(prompt=["half"]), ("row 1", "prompt")),
+        (lambda rows: rows[1].update(candidates=["half \ud83d"]), ("row 1", "surrogate")),
     ],
 )
 def test_bad_candidates_are_refused_in_one_line(listed, tiny_model, change, words):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.execution_accuracy import SEPARATOR, score, share_of, wilson_interval
+from eval.execution_accuracy import SEPARATOR, Prediction, read_predictions, score, share_of, wilson_interval
 from tests.conftest import assert_one_line_error, run_script
 from tree.sandbox import Execution
 from tree.sql_utils import Executor
@@ -148,6 +148,16 @@ def test_gold_that_loses_its_worker_is_listed_too(tmp_path, monkeypatch):
     assert not result.ex and result.gold_failure == "crashed (its worker process died)"
 
 
+def test_json_lines_are_a_list_and_one_object_is_birds_format(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"question_id": 3.0, "SQL": "SELECT 1", "db_id": null}\n{"question_id": 4, "SQL": ""}\n')
+    assert read_predictions(str(path)) == [Prediction(3, "SELECT 1", None), Prediction(4, "", None)]
+    path.write_text('{"question_id": 3, "SQL": "SELECT 1"}')
+    assert read_predictions(str(path)) == [Prediction(3, "SELECT 1", None)]
+    path.write_text('{\n"3": "SELECT 1"\n}')
+    assert read_predictions(str(path)) == [Prediction(3, "SELECT 1", None)]
+
+
 RIGHT = {str(number): "SELECT 1" for number in range(6)}
 ROWS = [{"question_id": number, "SQL": "SELECT 1"} for number in range(6)]
 
@@ -157,7 +167,7 @@ ROWS = [{"question_id": number, "SQL": "SELECT 1"} for number in range(6)]
     [
         (None, ["no such file"]),
         ("{]", ["broken JSON"]),
-        ("7", ["expected a JSON list or object"]),
+        ("7", ["expected a JSON list or JSON Lines"]),
         ([], ["empty list"]),
         ({}, ["no prediction for question_id 0 and 5 more"]),
         (ROWS[:4] + ROWS[5:], ["no prediction for question_id 4;"]),
@@ -170,6 +180,10 @@ ROWS = [{"question_id": number, "SQL": "SELECT 1"} for number in range(6)]
         ({**RIGHT, "3": None}, ["question_id 3", "NoneType"]),
         ([{"question_id": "0", "SQL": "SELECT 1"}], ["row 0", "'question_id' is str"]),
         ([{"question_id": 0, "sql": "SELECT 1"}], ["row 0 has no 'SQL'"]),
+        ([{"question_id": 0, "SQL": None}], ["row 0: 'SQL' is null"]),
+        ([{"question_id": 0, "SQL": "SELECT 1", "db_id": 3}], ["row 0: 'db_id' is int"]),
+        ({**RIGHT, "3": "half \ud83d"}, ["'3' holds half of a surrogate pair"]),
+        ('{"question_id": 0, "SQL": "SELECT 1"}\n{"question_id": 1}', ["row 1 has no 'SQL'"]),
     ],
 )
 def test_wrong_predictions_files_are_refused(tmp_path, dataset, predictions, words):

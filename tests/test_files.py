@@ -1,18 +1,11 @@
 """Whole files or none, and the one-line errors."""
 
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.conftest import ROOT, assert_one_line_error, run_script
 from tree.files import (
     InputError,
-    iterate_json_list,
-    iterate_rows,
     read_json,
-    read_rows,
     remove_leftovers,
     replacing,
     replacing_together,
@@ -84,97 +77,24 @@ def test_files_are_replaced_together_or_not_at_all(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["one.json", "other.json"]
 
 
-VALUES = st.none() | st.booleans() | st.integers(1 - 2**63, 2**63 - 1) | st.floats(allow_nan=False) | st.text()
-VALUES = VALUES.filter(lambda value: value not in (float("inf"), -float("inf")))
-ITEMS = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
-
-
-@given(st.lists(ITEMS))
-def test_a_list_written_item_by_item_reads_back(tmp_path_factory, items):
-    path = tmp_path_factory.mktemp("list") / "list.json"
-    encodable = [item for item in items if _encodable(item)]
-    assert write_json_list(path, iter(encodable)) == len(encodable)
-    assert read_json(path, list) == encodable
-    again = list(iterate_json_list(path))
-    assert again == encodable and repr(again) == repr(read_json(path, list))  # 1 and 1.0 are not the same
-
-
-def _encodable(item) -> bool:
-    try:
-        json.dumps(item, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-ROWS = [
-    (b'{"a": 1}', "expected a JSON list"),
-    (b"[1]", "row 0 is int"),
-    (b'[{"n": 1}, {"m": 1}]', "row 1 has no 'n'"),
-    (b'[{"n": "1"}]', "row 0: 'n' is str, expected int"),
-    (b'[{"n": true}]', "row 0: 'n' is bool"),
-    (None, "no such file"),
-]
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        *ROWS,
+        (None, "no such file"),
         (b"", "line 1"),
-        (b"[{]", "line 1 column 3"),
-        (b"[]", "empty list"),
-        (b'[{"n": "\xff"}]', "not UTF-8"),
+        (b"{]", "line 1 column 2"),
+        (b"[]", "expected a JSON object, found list"),
+        (b'{"n": "\xff"}', "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_broken_files_are_named_with_the_row(tmp_path, content, words):
-    path = tmp_path / "rows.json"
+def test_broken_files_are_named(tmp_path, content, words):
+    path = tmp_path / "report.json"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        read_rows(path, {"n": int})
+        read_json(path, dict)
     assert str(path) in str(caught.value) and words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        *ROWS,
-        (b"", "found nothing"),
-        (b"\xff\xfe[\x00", "found 'ÿ'"),
-        (b'[{"n": 1}, {]', "broken JSON at row 1 ("),
-        (b'[{"n": 1}, {"n": 2},', "broken JSON at row 2 ("),
-        (b'[{"n": 1}] more', "broken JSON at row 1 ("),
-        (b'[{"n": NaN}]', "broken JSON at row 0 ("),
-        (b'[{"n": 1}, {"n": "\xff"}]', "broken JSON at row 1 (lexical error: invalid bytes in UTF8 string.)"),
-        (b"[" * 100_000, "nested too deeply"),
-    ],
-)
-def test_broken_files_that_are_read_row_by_row_are_named_with_the_row(tmp_path, content, words):
-    path = tmp_path / "rows.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        list(iterate_rows(path, {"n": int}))
-    message = str(caught.value)
-    assert str(path) in message and words in message and "\n" not in message
-
-
-def test_one_object_in_place_of_a_list_on_request(tmp_path):
-    path = tmp_path / "tree.json"
-    path.write_text('\n {"nodes": {"a": [1, [2.5, null]]}, "b": {}} ')
-    assert list(iterate_json_list(path, single=True)) == [{"nodes": {"a": [1, [2.5, None]]}, "b": {}}]
-    path.write_text("[[1], [], 2]")
-    assert list(iterate_json_list(path, single=True)) == [[1], [], 2]
-    path.write_text("[]")
-    assert list(iterate_json_list(path)) == []
-
-
-def test_a_byte_order_mark_is_no_trouble(tmp_path):
-    path = tmp_path / "rows.json"
-    path.write_bytes(b'\xef\xbb\xbf[{"n": 1}]')
-    assert read_rows(path, {"n": int}) == list(iterate_rows(path, {"n": int | None})) == [{"n": 1}]
 
 
 HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "datasets", "sqlglot", "pebble", "matplotlib")

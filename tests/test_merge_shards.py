@@ -107,7 +107,7 @@ def test_wrong_arguments(shards, flags, words):
     ("content", "words"),
     [
         ("[{]", "broken JSON at row 0"),
-        ('{"a": 1}', "expected a JSON list"),
+        ('{"a": 1}', "row 0 has no 'prompt'"),
         ('[{"prompt": "text"}]', "'prompt' is str"),
         ('[{"prompt": []}]', "no 'chosen'"),
     ],

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import assert_one_line_error, run_script
-from tree.questions import by_database, estimated_cost, limited, shards
+from tree.files import InputError
+from tree.questions import by_database, estimated_cost, limited, load_questions, shards
 from tree.tree_node import Question
 
 ROWS = [{"db_id": "a", "question": f"q{i}", "evidence": "é", "SQL": "SELECT 1"} for i in range(3)]
@@ -59,6 +60,53 @@ def test_invalid_ids_are_refused_and_the_file_stays(tmp_path, ids, words):
     before = path.read_bytes()
     assert_one_line_error(add_ids(path), str(path), words)
     assert path.read_bytes() == before
+
+
+def test_ids_that_pandas_made_floats_become_whole_and_nan_is_no_id(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(
+        json.dumps([{"question_id": number, **row} for number, row in zip((2.0, 1.0, 0.0), ROWS, strict=True)])
+    )
+    assert add_ids(path).returncode == 0
+    assert [repr(row["question_id"]) for row in json.loads(path.read_text())] == ["2", "1", "0"]
+    path.write_text(json.dumps([{**row, "question_id": float("nan"), "evidence": float("nan")} for row in ROWS]))
+    assert add_ids(path).returncode == 0
+    rows = json.loads(path.read_text())
+    assert [(row["question_id"], row["evidence"]) for row in rows] == [(0, None), (1, None), (2, None)]
+    assert [question.evidence for question in load_questions(path, with_gold=False)] == ["", "", ""]
+
+
+def test_json_lines_stay_json_lines(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    assert add_ids(path).returncode == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == [{"question_id": number, **row} for number, row in enumerate(ROWS)]
+    assert [question.question_id for question in load_questions(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"question_id": None}, "row 1 has no question_id; run `python add_question_id.py"),
+        ({"question_id": float("nan")}, "row 1 has no question_id; run `python add_question_id.py"),
+        *(({"question_id": wrong}, "row 1: 'question_id' ") for wrong in ("1", [1], True, 1.5, 2**64)),
+        *(({"db_id": wrong}, "row 1: 'db_id' is ") for wrong in (None, 3, ["a"])),
+        *(({"SQL": wrong}, "row 1: 'SQL' is ") for wrong in (None, float("nan"), [])),
+        *(({"evidence": wrong}, "row 1: 'evidence' is ") for wrong in (1, ["e"], False)),
+        *(({"difficulty": wrong}, "row 1: 'difficulty' is ") for wrong in (1, ["hard"])),
+        *(({name: "half \ud83d"}, f"row 1: '{name}' holds half of a surrogate pair") for name in ("question", "SQL")),
+        ({"question": " "}, "row 1 (question_id 1): 'question' is empty"),
+        ({"question_id": 0}, "question_id 0 stands more than once"),
+    ],
+)
+def test_rows_that_are_no_question_are_named(tmp_path, columns, words):
+    path = tmp_path / "train.json"
+    rows = [{"question_id": number, **row} for number, row in enumerate(ROWS)]
+    path.write_text(json.dumps([rows[0], rows[1] | columns, rows[2]]))
+    with pytest.raises(InputError) as caught:
+        load_questions(path)
+    assert f"{path}: {words}" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, "[]", "[{]", '{"a": 1}', '[{"db_id": "a"}]'])

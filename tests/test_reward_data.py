@@ -72,7 +72,12 @@ def test_pairs_of_one_prompt_are_one_question_wherever_they_stand(tmp_path):
         ({"prompt": [USER], "chosen": [GOOD], "rejected": [{"role": "assistant", "content": " "}]}, "rejected must be"),
         ({"prompt": [USER], "chosen": ["SELECT 1"], "rejected": [BAD]}, "chosen must be"),
         ({"prompt": [USER], "chosen": [USER], "rejected": [BAD]}, "the last message must be the assistant's"),
-        ({"prompt": {}, "chosen": [GOOD], "rejected": [BAD]}, "prompt must be"),
+        ({"prompt": {}, "chosen": [GOOD], "rejected": [BAD]}, "'prompt' is dict"),
+        ({"prompt": [], "chosen": [GOOD], "rejected": [BAD]}, "prompt must be"),
+        ({"prompt": "", "chosen": [GOOD], "rejected": [BAD]}, "prompt must be"),
+        ({"prompt": [USER], "chosen": None, "rejected": [BAD]}, "'chosen' is null"),
+        ({"prompt": [USER], "chosen": [{"role": "assistant", "content": None}], "rejected": [BAD]}, "chosen must be"),
+        ({"prompt": [USER], "chosen": [{"role": None, "content": "x"}], "rejected": [BAD]}, "chosen must be"),
         ({"chosen": [GOOD], "rejected": [BAD]}, "one conversation"),
         ({"chosen": [USER, GOOD], "rejected": [SYSTEM, USER, BAD]}, "one conversation"),
     ],
@@ -80,6 +85,53 @@ def test_pairs_of_one_prompt_are_one_question_wherever_they_stand(tmp_path):
 def test_rows_that_are_no_preference(tmp_path, row, words):
     with pytest.raises(InputError, match=f"pairs.json: row 1.*{words}"):
         load(tmp_path, {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, row)
+
+
+OPTIONAL = ("question_id", "db_id", "relation", "chosen_dist", "rejected_dist", "difficulty")
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
+def test_null_and_nan_are_as_missing(tmp_path, nothing):
+    row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
+    [bare, same] = load(tmp_path, row, row | dict.fromkeys(OPTIONAL, nothing))
+    assert same == bare and bare.question == bare.prompt
+    conversation = {"chosen": [USER, GOOD], "rejected": [USER, BAD]}
+    assert load(tmp_path, conversation | {"prompt": nothing})[0] == bare
+
+
+def test_ids_and_distances_that_pandas_made_floats(tmp_path):
+    row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD], "question_id": 3.0, "chosen_dist": 0.0}
+    [one, other] = load(
+        tmp_path, row | {"rejected_dist": 2.0}, row | {"rejected_dist": float("nan")}, with_distances=True
+    )
+    assert repr((one.question_id, one.chosen_dist, one.rejected_dist)) == "(3, 0, 2)"
+    assert other.rejected_dist is None
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        *({name: wrong} for name in OPTIONAL for wrong in ([1], {}, True, 0.5)),
+        *({name: "1"} for name in ("question_id", "chosen_dist", "rejected_dist")),
+        *({name: 2} for name in ("db_id", "relation", "difficulty")),
+        {"question_id": 2**63},
+        {"chosen_dist": -1},
+        {"rejected_dist": -1},
+        {"relation": "half \ud83d"},
+        {"unknown": "half \ud83d"},
+    ],
+)
+def test_columns_of_another_type_are_named(tmp_path, columns):
+    row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
+    with pytest.raises(InputError, match=f"pairs.json: row 1: '{next(iter(columns))}' "):
+        load(tmp_path, row, row | columns)
+
+
+def test_json_lines_hold_pairs_too(tmp_path):
+    row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
+    assert load_pairs(path) == load(tmp_path, row, row)
 
 
 def test_margins_by_distance(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -172,7 +173,24 @@ def test_prompts_on_both_sides_are_found(tmp_path, pair_rows):
     assert [finding.what for _, finding in check_sides(read_pairs(files))] == ["prompt on both sides"]
 
 
-@pytest.mark.parametrize(("rows", "words"), [([], "empty list"), ([{"prompt": "text"}], "row 0")])
+def test_nan_is_null_and_lines_are_a_list(tmp_path, pair_rows):
+    rows = [row | {"question_id": float(row["question_id"]), "rejected_dist": float("nan")} for row in pair_rows]
+    rows = [row | {"rejected_outcome": None, "difficulty": float("nan")} for row in rows]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_json(tmp_path / "pairs.json", pair_rows)
+    lines, listed = (read_pairs([str(tmp_path / f"pairs.{end}")]).waiting for end in ("jsonl", "json"))
+    for key, pairs in listed.items():
+        assert [replace(pair, file="") for pair in lines[key]] == [replace(pair, file="") for pair in pairs]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "empty list"),
+        ([{"prompt": "text"}], "row 0"),
+        ([{"prompt": "half \ud83d"}], "row 0: 'prompt' holds half of a surrogate pair"),
+    ],
+)
 def test_what_is_no_pair_file_is_refused(tmp_path, shop, rows, words):
-    write_json(tmp_path / "pairs.json", rows)
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
     assert_one_line_error(verify(tmp_path, [grown(shop)], "--pairs", tmp_path / "pairs.json"), "pairs.json", words)

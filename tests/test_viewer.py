@@ -168,7 +168,7 @@ def test_pairs_and_rewards_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("read", "content", "words"),
     [
-        (read_pairs, {}, "expected a JSON list"),
+        (read_pairs, {}, "row 0 has no 'question_id'"),
         (read_pairs, [PAIRS[0], {**PAIRS[1], "chosen": []}], "row 1: 'chosen'"),
         (read_pairs, [{**PAIRS[0], "rejected": [{"role": "assistant"}]}], "row 0: 'rejected'"),
         (read_pairs, [{**PAIRS[0], "rejected": "SELECT 1"}], "'rejected' is str"),

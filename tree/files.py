@@ -1,7 +1,4 @@
-"""Whole files or none: reading with clear errors, writing by replacement, and the one-line error of every script.
-
-Standard library only, but for reading a list item by item.
-"""
+"""Whole files or none: reading with clear errors, writing by replacement, and the one-line error of every script."""
 
 import contextlib
 import errno
@@ -12,10 +9,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import UnionType
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
-MAX_NESTING = 100  # levels of a file that is read item by item
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # why a file is not written to its end
 
 
@@ -38,7 +33,7 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: str | os.PathLike, fix: str) -> Iterator[None]:
+def reading(path: str | os.PathLike, fix: str) -> Iterator[None]:
     """What can go wrong with reading `path` becomes an InputError."""
     try:
         yield
@@ -52,113 +47,20 @@ def _reading(path: str | os.PathLike, fix: str) -> Iterator[None]:
         raise InputError(f"{path}: JSON nested too deeply") from None
 
 
-def read_json(
-    path: str | os.PathLike,
-    kind: type | tuple[type, ...],
-    fix: str = "check the path",
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
-) -> Any:
+def read_json(path: str | os.PathLike, kind: type, fix: str = "check the path") -> Any:
     """Parsed JSON of a UTF-8 file (with or without byte-order mark), whose top level must be `kind` (list or dict).
 
-    `object_pairs_hook` is that of `json.loads`.
     Raises InputError for a missing, unreadable, broken or empty file, or another top level.
     """
-    with _reading(path, fix):
+    with reading(path, fix):
         try:
-            content = json.loads(Path(path).read_bytes().decode("utf-8-sig"), object_pairs_hook=object_pairs_hook)
+            content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: broken JSON at line {error.lineno} column {error.colno} ({error.msg})") from None
     if not isinstance(content, kind):
-        names = {list: "a JSON list", dict: "a JSON object", (list, dict): "a JSON list or object"}
-        raise InputError(f"{path}: expected {names[kind]}, found {type(content).__name__}")
+        names = {list: "a JSON list", dict: "a JSON object"}
+        raise InputError(f"{path}: expected {names.get(kind, kind.__name__)}, found {type(content).__name__}")
     return content
-
-
-def iterate_json_list(path: str | os.PathLike, fix: str = "check the path", single: bool = False) -> Iterator[Any]:
-    """The items of a JSON list in a UTF-8 file (with or without byte-order mark), one at a time: memory holds one item.
-
-    With `single`, a file that holds one object instead of a list gives that object. Whole numbers that take more than
-    64 bits are refused, half of a surrogate pair becomes a question mark.
-    Raises InputError as `read_json` does, naming the item (counted from 0); those before a broken place were given.
-    """
-    import ijson
-
-    number = 0
-    with _reading(path, fix), open(path, "rb") as file:
-        start = _skip_to_start(file)
-        if start != b"[" and not (single and start == b"{"):
-            found = {b"{": "an object", b"": "nothing"}.get(start, repr(start.decode("latin-1")))
-            raise InputError(f"{path}: expected a JSON list, found {found}; {fix}")
-        try:
-            for item in _items(ijson.basic_parse(file, use_float=True), bottom=1 if start == b"[" else 0):
-                yield item
-                number += 1
-        except ijson.JSONError as error:
-            reason = str(error).split("\\n")[0].splitlines()[0].removeprefix("b'").strip()
-            raise InputError(f"{path}: broken JSON at row {number} ({reason})") from None
-
-
-def _items(events: Iterable[tuple[str, Any]], bottom: int) -> Iterator[Any]:
-    """The values that stand `bottom` levels deep, from the events of ijson. Raises RecursionError as `json` does."""
-    from ijson import ObjectBuilder
-
-    builder, depth = ObjectBuilder(), 0
-    for event, value in events:
-        depth -= event in ("end_map", "end_array")
-        if depth >= bottom:
-            builder.event(event, value)
-        if event in ("start_map", "start_array"):
-            depth += 1
-            if depth > MAX_NESTING:
-                raise RecursionError
-        elif depth == bottom:
-            yield builder.value
-            builder = ObjectBuilder()
-
-
-def _skip_to_start(file: BinaryIO) -> bytes:
-    """Move behind byte-order mark and white space; the byte that stands there, b"" at the end."""
-    if file.read(3) != b"\xef\xbb\xbf":
-        file.seek(0)
-    while (byte := file.read(1)) and byte in b" \t\r\n":
-        pass
-    file.seek(-len(byte), os.SEEK_CUR)
-    return byte
-
-
-Columns = dict[str, type | UnionType]
-
-
-def check_row(path: str | os.PathLike, number: int, row: Any, columns: Columns) -> None:
-    """Raise InputError unless `row` is an object with the named columns of the named types."""
-    if not isinstance(row, dict):
-        raise InputError(f"{path}: row {number} is {type(row).__name__}, expected an object")
-    for column, kind in columns.items():
-        if column not in row:
-            raise InputError(f"{path}: row {number} has no '{column}' (it has: {', '.join(sorted(row)) or 'nothing'})")
-        if not isinstance(row[column], kind) or isinstance(row[column], bool):
-            expected = kind.__name__ if isinstance(kind, type) else kind
-            raise InputError(f"{path}: row {number}: '{column}' is {type(row[column]).__name__}, expected {expected}")
-
-
-def read_rows(path: str | os.PathLike, columns: Columns, fix: str = "check the path") -> list[dict]:
-    """A non-empty JSON list of objects, each with the named columns of the named types.
-
-    Raises InputError naming the first row (counted from 0) that does not fit.
-    """
-    rows = read_json(path, list, fix)
-    if not rows:
-        raise InputError(f"{path}: an empty list; {fix}")
-    for number, row in enumerate(rows):
-        check_row(path, number, row, columns)
-    return rows
-
-
-def iterate_rows(path: str | os.PathLike, columns: Columns, fix: str = "check the path") -> Iterator[dict]:
-    """The rows of a file as `read_rows` gives them, one at a time; an empty list gives none."""
-    for number, row in enumerate(iterate_json_list(path, fix)):
-        check_row(path, number, row, columns)
-        yield row
 
 
 @contextlib.contextmanager

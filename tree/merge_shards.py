@@ -18,8 +18,9 @@ from pathlib import Path
 
 from tree.data_card import Side, data_card
 from tree.dpo_extractor import RELATIONS, STRATEGIES
-from tree.files import InputError, JsonList, dump_json, iterate_rows, replacing_together, run_script
+from tree.files import InputError, JsonList, dump_json, replacing_together, run_script
 from tree.manifest import Manifest, PairManifest, read_pair_manifest, side_by_side
+from tree.rows import iterate_rows
 
 COLUMNS = {
     "prompt": list,

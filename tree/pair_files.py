@@ -1,14 +1,16 @@
 """Pair files and their manifests: written from trees, one tree in memory at a time."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import UnionType
 
 from tree.dpo_extractor import REASONS, PairSettings, extract_pairs
-from tree.files import InputError, iterate_json_list, read_json, write_json_list
+from tree.files import InputError, read_json, write_json_list
 from tree.manifest import WHOLE, PairManifest, Shard, code_version, file_fingerprint, shard_of
-from tree.tree_node import INITIAL, RevisionTree, tree_from_json
+from tree.rows import iterate_json
+from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode, tree_from_json
 
 
 def pair_file(output_dir: str, strategy: str, shard_id: int) -> Path:
@@ -52,23 +54,46 @@ def counts_line(path: Path, manifest: PairManifest) -> str:
     return f"{path}: {manifest.pairs} pairs of {manifest.trees} trees; dropped: {dropped}"
 
 
+# what pairs are made from, by attribute
+QUESTION_KINDS = {"question_id": int, **dict.fromkeys(("db_id", "question", "evidence", "sql", "difficulty"), str)}
+NODE_KINDS = {
+    **dict.fromkeys(("parent_id", "generated_sql", "execution_feedback", "outcome", "input_seq"), str),
+    **{"d": int, "j": int, "is_correct": bool, "strict_match": bool | None, "duplicate_of": str | None},
+}
+
+
+def _unfit(thing: Question | TreeNode, kinds: Mapping[str, type | UnionType]) -> str:
+    """What is wrong with the first attribute that is not of its kind, "" when all are."""
+    for name, kind in kinds.items():
+        value = getattr(thing, name)
+        if not isinstance(value, kind):
+            expected = kind.__name__ if isinstance(kind, type) else kind
+            return f"{name} is {type(value).__name__}, expected {expected}"
+    return ""
+
+
 def _problem(tree: RevisionTree) -> str:
     """Why pairs cannot be made from a tree that was read, "" when they can."""
-    if not isinstance(tree.question.question_id, int) or not isinstance(tree.question.db_id, str):
-        return "question_id must be a whole number, db_id text"
+    if unfit := _unfit(tree.question, QUESTION_KINDS):
+        return unfit
     if not isinstance(tree.prompt, str) or not tree.prompt.strip():
         return "the prompt (node_initial.input_seq) is missing"
     for node in tree.nodes.values():
-        parent = tree.nodes.get(node.parent_id)
-        if not (isinstance(node.d, int) and isinstance(node.j, int)):
-            return f"{node.node_id}: d and j must be whole numbers"
-        if not isinstance(node.generated_sql, str) or not isinstance(node.is_correct, bool):
-            return f"{node.node_id}: generated_sql must be text, is_correct true or false"
-        if (parent is None and node.parent_id != INITIAL) or node.d != (parent.d + 1 if parent else 1):
-            return f"{node.node_id}: it does not stand one level below its parent {node.parent_id}"
-        children = [tree.nodes.get(child) for child in node.children_ids]
-        if any(child is None or child.parent_id != node.node_id for child in children):
-            return f"{node.node_id}: children_ids names a node that is not its child"
+        if problem := _unfit(node, NODE_KINDS) or _misplaced(node, tree.nodes):
+            return f"{node.node_id}: {problem}"
+    return ""
+
+
+def _misplaced(node: TreeNode, nodes: Mapping[str, TreeNode]) -> str:
+    """What is wrong with a node's place among the others, "" when nothing is."""
+    parent = nodes.get(node.parent_id)
+    if (parent is None and node.parent_id != INITIAL) or node.d != (parent.d + 1 if parent else 1):
+        return f"it does not stand one level below its parent {node.parent_id}"
+    if node.duplicate_of is not None and node.duplicate_of not in nodes:
+        return f"duplicate_of names {node.duplicate_of}, which is not in the tree"
+    for child in node.children_ids:
+        if not isinstance(child, str) or child not in nodes or nodes[child].parent_id != node.node_id:
+            return f"children_ids names {child}, which is not its child"
     return ""
 
 
@@ -76,7 +101,7 @@ def read_trees(path: str) -> Iterator[RevisionTree]:
     """The trees of a file (a list, or a single one), one at a time. Raises InputError naming the tree."""
     fix = f"see what is wrong with `python -m eval --tree_file {path}`, or grow the trees again"
     number = -1
-    for number, content in enumerate(iterate_json_list(path, "grow trees first: bash tree/run_parallel.sh", True)):
+    for number, content in enumerate(iterate_json(path, "grow trees first: bash tree/run_parallel.sh")):
         try:
             tree = tree_from_json(content)
         except ValueError as error:

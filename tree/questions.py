@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 
-from tree.files import InputError, read_rows
+from tree.files import InputError
+from tree.rows import fit_row, read_rows
 from tree.tree_node import Question
 
 COLUMNS = {"question_id": int, "db_id": str, "question": str, "SQL": str}
+OPTIONAL = {"evidence": (str, ""), "difficulty": (str, "")}
 QUERIES_PER_TREE = 16  # that are written on average
 SHARDS_PER_GPU = 4  # of a cluster at most, whose GPUs may be unequal or lost (docs/RESULTS.md, "Scale, by simulation")
 QUESTIONS_PER_SHARD = 500  # fewer are not worth the start of an engine
@@ -23,11 +25,11 @@ def load_questions(path: str | os.PathLike, with_gold: bool = True) -> list[Ques
     Raises InputError naming the file, the row and the fix.
     """
     rows = read_rows(path, {}, "get BIRD's train.json, or build the demo with `python data/build_demo.py`")
-    if any("question_id" not in row for row in rows):
-        first = next(number for number, row in enumerate(rows) if "question_id" not in row)
-        raise InputError(f"{path}: row {first} has no question_id; " + ADD_IDS.format(path=path))
+    without = [number for number, row in enumerate(rows) if row.get("question_id") is None]
+    if without:
+        raise InputError(f"{path}: row {without[0]} has no question_id; " + ADD_IDS.format(path=path))
     columns = {column: kind for column, kind in COLUMNS.items() if with_gold or column != "SQL"}
-    rows = read_rows(path, columns)
+    rows = [fit_row(path, number, row, columns | OPTIONAL) for number, row in enumerate(rows)]
     repeated = [key for key, count in Counter(row["question_id"] for row in rows).items() if count > 1]
     if repeated:
         raise InputError(f"{path}: question_id {repeated[0]} stands more than once; ids must be unique")
@@ -40,9 +42,9 @@ def load_questions(path: str | os.PathLike, with_gold: bool = True) -> list[Ques
             question_id=row["question_id"],
             db_id=row["db_id"],
             question=row["question"],
-            evidence=row.get("evidence") or "",
+            evidence=row["evidence"],
             sql=row["SQL"] if with_gold else "",
-            difficulty=row.get("difficulty") or "",
+            difficulty=row["difficulty"],
         )
         for row in rows
     ]

@@ -226,12 +226,3 @@ def _node_from_json(node_id: str, node: dict) -> TreeNode:
         children_ids=list(node.get("children_ids", ())),
         revision_distance=None if distance == UNREACHED_IN_OLD_FILES else distance,
     )
-
-
-def trees_from_json(content: list | dict) -> Iterable[RevisionTree]:
-    """Every tree of a parsed file: a list of trees or a single one. Raises ValueError naming the tree's position."""
-    for number, item in enumerate(content if isinstance(content, list) else [content]):
-        try:
-            yield tree_from_json(item)
-        except ValueError as error:
-            raise ValueError(f"tree {number}: {error}") from None
