@@ -339,6 +339,7 @@ def grown(tmp_path):
         "arguments": {"shard_id": 3, "num_shards": 4, "seed": 5, "output_dir": "out", "match": "ex"},
         "inputs": {"data": {"path": "train.json", "sha256": "d4"}},
         "model_fingerprint": "m1",
+        "databases": {"shop": "b9"},
         "versions": {"python": "3.11"},
         "git_revision": None,
     }
@@ -368,6 +369,7 @@ def test_pairs_are_extracted_again_without_a_model(grown, strategy, count):
     assert manifest["pairs"] == count and set(manifest["dropped"]) == set(REASONS)
     assert manifest["run"] == {
         **{"data_fingerprint": "d4", "model_fingerprint": "m1", "num_shards": 4, "seed": 5},
+        "databases": {"shop": "b9"},
         **{"match": "strict", "keep_fragile": False, "max_pairs": 5, "max_per_relation": 8},
     }
 
