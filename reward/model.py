@@ -46,6 +46,11 @@ class Float32Head(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight)
 
 
+def device() -> torch.device:
+    """Where models are computed: on this process's GPU, or without one on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def base_dtype(name: str = "auto") -> torch.dtype:
     """The dtype of the frozen base by name; auto: bfloat16 where this machine computes it, float32 otherwise."""
     return getattr(torch, fast_dtype() if name == "auto" else name)
@@ -102,15 +107,14 @@ def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype, fl
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
+    own = "sdpa" if device().type == "cuda" else BLOCK_ATTENTION
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is the point
     model = AutoModelForSequenceClassification.from_pretrained(
         base,
         num_labels=1,
         dtype=dtype,
-        attn_implementation=FLEX_ATTENTION
-        if flex_attention
-        else ("sdpa" if torch.cuda.is_available() else BLOCK_ATTENTION),
+        attn_implementation=FLEX_ATTENTION if flex_attention else own,
     )
     logging.set_verbosity(verbosity)
     check_attention(model.config, base)
@@ -196,7 +200,7 @@ def load_reward_model(base: str | os.PathLike, adapter: str | os.PathLike | None
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return model.to(device()).eval(), tokenizer
 
 
 @torch.no_grad()

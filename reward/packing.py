@@ -15,6 +15,9 @@ implementation that takes a boolean mask. On a GPU that is sdpa, which computes 
 grows with the square of a row's length, or PyTorch's FlexAttention (Dong et al., arXiv:2412.05496), which skips blocks
 of tokens that see nothing of each other; on a CPU it is `block_attention`, which skips most of them. Long rows are
 split, and sequences that have little in common stand in different rows.
+
+With a mask, sdpa runs its memory-efficient kernel, on some cards cuDNN's; FlashAttention takes none. The mask is one
+byte a pair of tokens, 64 MiB for a row of 8,192, and each layer makes a copy of it in the dtype of the queries.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -31,6 +34,7 @@ TOKEN_BUDGET = 8192  # tokens of a row
 FLEX_ATTENTION = "flex_attention"  # transformers' name
 BLOCK_ATTENTION = "sdpa_in_blocks"  # the name of `block_attention` for transformers
 BLOCK = 256  # queries of `block_attention` that share their keys
+FLEX_BLOCK = 128  # tokens of a block of FlexAttention
 
 
 @dataclass
@@ -129,13 +133,31 @@ def tree_mask(stops: Tensor) -> Tensor:
 
 
 def flex_mask(stops: Tensor) -> BlockMask:
-    """`tree_mask` in the form that FlexAttention takes."""
+    """`tree_mask` in the form that FlexAttention takes. While it is made, it takes about as much memory."""
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (query < stops[row, key])
 
     rows, length = stops.shape
-    return create_block_mask(sees, rows, None, length, length, device=stops.device)
+    return create_block_mask(sees, rows, None, length, length, device=stops.device, BLOCK_SIZE=FLEX_BLOCK)
+
+
+def whole_blocks(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """input_ids, position_ids and stops of `pad_rows`, padded further to whole blocks of FlexAttention, at least two.
+
+    Dynamo compiles FlexAttention anew for one row and for several, for one block and for several, with gradients and
+    without; after 8 times it gives up, and PyTorch computes all scores of all heads instead, which few GPUs have the
+    memory for. Rows that are never one block leave 6 at most.
+    """
+    rows, length = inputs["stops"].shape
+    whole = max(-(-length // FLEX_BLOCK), 2) * FLEX_BLOCK
+    added = (0, whole - length)
+    own = torch.arange(length + 1, whole + 1, device=inputs["stops"].device).expand(rows, -1)  # padding sees itself
+    return (
+        nn.functional.pad(inputs["input_ids"], added),  # which token stands there changes nothing
+        nn.functional.pad(inputs["position_ids"], added),
+        torch.cat([inputs["stops"], own], dim=1),
+    )
 
 
 def block_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **settings):
@@ -177,19 +199,19 @@ def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     Such a model scores every token and returns one score of each row; a hook on the head catches the others. The call
     goes through the model itself, so what wraps it (gradient synchronisation, checkpointing, LoRA) works as always.
     """
+    if attention_of(model) == FLEX_ATTENTION:
+        input_ids, position_ids, stops = whole_blocks(inputs)
+        mask = flex_mask(stops)
+    else:
+        input_ids, position_ids, mask = inputs["input_ids"], inputs["position_ids"], tree_mask(inputs["stops"])
     caught: list[Tensor] = []
-    mask = flex_mask if attention_of(model) == FLEX_ATTENTION else tree_mask
     hook = score_head(model).register_forward_hook(lambda head, arguments, scores: caught.append(scores))
     try:
-        model(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            attention_mask=mask(inputs["stops"]),
-            use_cache=False,
-        )
+        model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
     finally:
         hook.remove()
-    return caught[0].flatten()[inputs["ends"]].float()
+    length = inputs["input_ids"].shape[1]
+    return caught[0][:, :length].flatten()[inputs["ends"]].float()
 
 
 def batches_by_length(rows: Sequence[Row], batch_size: int) -> Iterator[list[int]]:
