@@ -73,6 +73,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     from transformers import AutoModelForCausalLM
 
     from reward.data import group_by_prompt, load_pairs
+    from reward.model import device
     from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
     from tree.generator import encode, load_tokenizer
     from tree.precision import fast_dtype
@@ -82,7 +83,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     generator = AutoModelForCausalLM.from_pretrained(
         model, dtype=getattr(torch, fast_dtype()), attn_implementation="sdpa"
     ).eval()
-    generator.to("cuda" if torch.cuda.is_available() else "cpu")
+    generator.to(device())
     pairs = load_pairs(pairs_file)
     sums: dict[tuple, tuple[float, int]] = {}
     with torch.no_grad():

@@ -6,8 +6,9 @@
 
 On a CPU the other is train.py's attention in blocks, on a GPU FlexAttention. A pass holds the first questions, with all
 their candidates, of the database that has the most. It is the forward and the backward pass of train.py's model with
-its LoRA, without gradient checkpointing; both ways alternate on one model, after a warm-up. The figure is the median
-over the rounds of sdpa's seconds over the other's, for each number of questions. The peak of memory is shown, too.
+its LoRA and gradient checkpointing; both ways alternate on one model, after a warm-up. The figure is the median over
+the rounds of sdpa's seconds over the other's, for each number of questions. The peak of memory is shown, too. A way
+that fails (its compiler, the memory) is named with what went wrong, and the other is measured still.
 """
 
 import argparse
@@ -15,11 +16,10 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from reward_training import forget_peak, load_questions, peak_mb  # noqa: E402
+from reward_training import figure, forget_peak, load_questions, peak_mb, train_settings  # noqa: E402
 
 from reward.data import Question  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
@@ -47,16 +47,31 @@ def packed(questions: list[Question], tokenizer) -> dict:
 
 
 def trained_model(args: argparse.Namespace, tokenizer):
-    import torch
     from peft import get_peft_model
 
     import train
-    from reward.model import base_dtype, load_base
+    from reward.model import base_dtype, device, load_base
 
-    settings = SimpleNamespace(**{name: value for name, value, _ in train.settings_from_source()})
+    settings = train_settings()
     base = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
-    model = get_peft_model(base, train.lora_config(settings)).train()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = get_peft_model(base, train.lora_config(settings)).train().to(device())
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    return model
+
+
+def kernel_of_sdpa(model, inputs: dict) -> str:
+    """Which of its kernels PyTorch takes for such a pass."""
+    import torch
+    from torch.nn.attention import SDPBackend
+
+    from reward.packing import tree_mask
+
+    config, stops = model.get_base_model().config, inputs["stops"]
+    shape = (len(stops), config.num_attention_heads, stops.shape[1], config.hidden_size // config.num_attention_heads)
+    query = torch.empty(shape, dtype=config.dtype, device=stops.device, requires_grad=True)
+    return SDPBackend(torch._fused_sdp_choice(query, query, query, attn_mask=tree_mask(stops))).name
 
 
 def seconds(model, inputs: dict, attention: str) -> float:
@@ -72,6 +87,30 @@ def seconds(model, inputs: dict, attention: str) -> float:
     passed = time.perf_counter() - start
     model.zero_grad()
     return passed
+
+
+def measure(model, inputs: dict, name: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round by the name of the attention, without those that fail."""
+    from reward.packing import BLOCK_ATTENTION, FLEX_ATTENTION
+
+    taken: dict[str, list[float]] = {}
+    for way in ("sdpa", FLEX_ATTENTION if model.device.type == "cuda" else BLOCK_ATTENTION):
+        try:
+            seconds(model, inputs, way)  # which may compile it
+            forget_peak()
+            seconds(model, inputs, way)
+        except Exception as error:  # whatever compilers and drivers raise
+            reason = (str(error).splitlines() or [""])[0]
+            print(f"FAILED {name}, {way}: {type(error).__name__}: {reason}", flush=True)
+            model.zero_grad()
+            continue
+        figure(f"{name}, {way}: peak memory", peak_mb(), "MB")
+        taken[way] = []
+    for _ in range(rounds):
+        for way, times in taken.items():
+            times.append(seconds(model, inputs, way))
+            figure(f"{name}, {way}", times[-1], "s")
+    return taken
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -93,27 +132,22 @@ def main() -> None:
     questions = largest_database(load_questions(args.data), max(args.questions))
 
     from reward.model import load_tokenizer
-    from reward.packing import BLOCK_ATTENTION, FLEX_ATTENTION
 
     tokenizer = load_tokenizer(args.model)
     model = trained_model(args, tokenizer)
+    compared = 0
     for count in args.questions:
         inputs = {name: part.to(model.device) for name, part in packed(questions[:count], tokenizer).items()}
         tokens = inputs["lengths"].sum().item()
-        skipping = FLEX_ATTENTION if model.device.type == "cuda" else BLOCK_ATTENTION
-        taken: dict[str, list[float]] = {skipping: [], "sdpa": []}
-        for way in taken:
-            seconds(model, inputs, way)  # which may compile it
-            forget_peak()
-            seconds(model, inputs, way)
-            print(f"{count} questions, {tokens} tokens, peak MB, {way}: {peak_mb():.0f}", flush=True)
-        for number in range(args.rounds):
-            for way, times in taken.items():
-                times.append(seconds(model, inputs, way))
-            figures = ", ".join(f"{way} {tokens / times[-1]:.0f}" for way, times in taken.items())
-            print(f"{count} questions, {tokens} tokens, round {number + 1}, tokens/s: {figures}", flush=True)
-        speedup = median(slow / fast for fast, slow in zip(*taken.values(), strict=True))
-        print(f"PROMISE packed_attention_speedup_{count}_questions {speedup:.2f} GOAL >= 1")
+        name = f"packed pass of {count} questions, {tokens} tokens"
+        print(f"{name}: sdpa takes {kernel_of_sdpa(model, inputs)}", flush=True)
+        taken = measure(model, inputs, name, args.rounds)
+        if len(taken) == 2:
+            compared += 1
+            speedup = median(slow / fast for slow, fast in zip(*taken.values(), strict=True))
+            print(f"PROMISE packed_attention_speedup_{count}_questions {speedup:.2f} GOAL >= 1", flush=True)
+    if not compared:
+        raise InputError("one of the two ways failed for each number of questions, see the lines above")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@
 Questions are chosen as in bench/reward_training.py. Packed is `reward.model.score`, as evaluate.py uses it. Against it
 stands the common way: prompt and SQL of both sides of each pair in the order of the file, in padded batches of the same
 number of sequences. Both include encoding, use the untrained head, and run alternately after a warm-up with one
-question. Figures are medians over the rounds; the difference is the largest between the two rewards of a
-candidate.
+question. Figures are medians over the rounds, each measurement is printed at once; the difference is the largest
+between the two rewards of a candidate.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from reward_training import choose_questions, describe  # noqa: E402
+from reward_training import choose_questions, describe, figure, forget_peak, peak_mb  # noqa: E402
 
 from reward.data import Question  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
@@ -89,18 +89,19 @@ def main() -> None:
     rewards = {}
     for way in ways.values():
         way(model, tokenizer, questions[:1], args.batch_size)
-    for number in range(args.rounds):
+    pairs = sum(len(question.pairs) for question in questions)
+    for _ in range(args.rounds):
         for name, way in ways.items():
+            forget_peak()
             start = time.perf_counter()
             rewards[name] = way(model, tokenizer, questions, args.batch_size)
             seconds[name].append(time.perf_counter() - start)
-        figures = ", ".join(f"{name} {times[-1]:.3f}" for name, times in seconds.items())
-        print(f"round {number + 1}, seconds: {figures}", flush=True)
+            figure(f"scoring {pairs} pairs in {args.dtype}, {name}", seconds[name][-1], "s")
+            figure(f"scoring {pairs} pairs in {args.dtype}, {name}: peak memory", peak_mb(), "MB")
 
     one, other = rewards.values()
     difference = max(abs(a - b) for a, b in zip(one, other, strict=True))
     speedup = median(slow / fast for fast, slow in zip(*seconds.values(), strict=True))
-    pairs = len(one) // 2
     for name, times in seconds.items():
         print(f"median seconds per pair, {name}: {median(times) / pairs:.4f}")
     print(f"rewards from {min(one):.4f} to {max(one):.4f}")

@@ -10,6 +10,8 @@ ways are train.py's (SHARE_PREFIX true and false), with its defaults but without
 over all pairs, on a freshly loaded model, alternating, after a warm-up with one question. Figures are medians over the
 rounds.
 
+A step that is measured is printed at once, as FIGURE lines: what is stopped leaves what it has.
+
 (a) tokens that are computed per pair, padding not counted. (b) wall time of the step per pair; shown beside it is the
     peak of memory in the step.
 (c) memory: the peak of a forward and a backward pass over one question whose candidates are repeated to 16, 32 and 64.
@@ -40,6 +42,11 @@ from tree.rows import iterate_json  # noqa: E402
 
 CANDIDATES = 8  # of a question, at least
 REPEATED = (16, 32, 64)  # candidates for which memory is measured
+
+
+def figure(name: str, value: float, unit: str) -> None:
+    """Print a measured value at once."""
+    print(f"FIGURE {name} = {value:.6g} {unit}", flush=True)
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -119,14 +126,11 @@ class Step:
     peak_mb: float
 
 
-def settings_for(folder: str, share_prefix: bool, passes: int, batch_size: int) -> SimpleNamespace:
-    """train.py's settings, for one step of so many forward passes."""
+def train_settings(**changed) -> SimpleNamespace:
+    """train.py's settings, but for those that are given."""
     import train
 
-    settings = SimpleNamespace(**{name: value for name, value, _ in train.settings_from_source()})
-    settings.output_dir, settings.share_prefix, settings.lora_dropout = folder, share_prefix, 0.0
-    settings.batch_size, settings.gradient_accumulation, settings.max_steps = batch_size, passes, 1
-    return settings
+    return SimpleNamespace(**{name: value for name, value, _ in train.settings_from_source()} | changed)
 
 
 def trainer_for(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool, folder: str):
@@ -141,7 +145,14 @@ def trainer_for(args: argparse.Namespace, tokenizer, questions: list[Question], 
     pairs = sum(len(question.pairs) for question in questions)
     batch_size = train.BATCH_SIZE if share_prefix else args.batch_size
     passes = -(-(len(questions) if share_prefix else pairs) // batch_size)
-    settings = settings_for(folder, share_prefix, passes, batch_size)
+    settings = train_settings(
+        output_dir=folder,
+        share_prefix=share_prefix,
+        lora_dropout=0.0,
+        batch_size=batch_size,
+        gradient_accumulation=passes,
+        max_steps=1,
+    )
     model = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
     trainer = train.make_trainer(settings, model, tokenizer, tokenized, [])
     trainer.args.save_strategy = SaveStrategy.NO
@@ -159,6 +170,17 @@ def one_step(args: argparse.Namespace, tokenizer, questions: list[Question], sha
         peak = peak_mb()
     logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
     return Step(seconds, logged["num_tokens"], logged["loss"], peak)
+
+
+def measured_step(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool) -> Step:
+    step = one_step(args, tokenizer, questions, share_prefix)
+    pairs = sum(len(question.pairs) for question in questions)
+    name = f"training step of {pairs} pairs, {'packed' if share_prefix else 'TRL'}"
+    figure(name, step.seconds, "s")
+    figure(f"{name}: peak memory", step.peak_mb, "MB")
+    figure(f"{name}: tokens", step.tokens, "")
+    figure(f"{name}: loss", step.loss, "")
+    return step
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -246,10 +268,9 @@ def main() -> None:
     for share_prefix in (True, False):
         one_step(args, tokenizer, questions[:1], share_prefix)
     packed, plain = [], []
-    for number in range(args.rounds):
-        packed.append(one_step(args, tokenizer, questions, True))
-        plain.append(one_step(args, tokenizer, questions, False))
-        print(f"round {number + 1}: packed {packed[-1]}, TRL {plain[-1]}", flush=True)
+    for _ in range(args.rounds):
+        packed.append(measured_step(args, tokenizer, questions, True))
+        plain.append(measured_step(args, tokenizer, questions, False))
     peaks = memory_peaks(args, tokenizer, questions[-1])
     grown = [after - before for before, after in itertools.pairwise(peaks)]
 

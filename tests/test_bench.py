@@ -2,10 +2,11 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import assert_one_line_error, run_script
+from tests.conftest import ROOT, assert_one_line_error, run_script
 from tree.files import write_json
 from tree.prompts import REVISIONS
 from tree.questions import limited, load_questions
@@ -172,3 +173,93 @@ def test_learning_curve(dataset, tiny_model, tmp_path):
     ]
     assert set(promises(run)) == {"learned_pairwise_accuracy", *ways}
     assert "log-probability per token" in run.stdout and (tmp_path / "curve" / "3" / "manifest.json").is_file()
+
+
+# --- the check on a GPU ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benches(monkeypatch):
+    """The folder of the benches, for importing one; each is a script."""
+    monkeypatch.syspath_prepend(ROOT / "bench")
+
+
+def test_gpu_check_runs_on_a_cpu(tmp_path):
+    """All its stages, with a tiny model."""
+    run = run_script("bench/gpu_check.sh", SIZE="tiny", OUT=str(tmp_path), WHEELS=str(tmp_path / "none"))
+    assert run.returncode == 0, run.stdout + run.stderr
+    table = (tmp_path / "gpu_check" / "table.md").read_text()
+    assert run.stdout.endswith(table)
+    assert re.match(r"\d{4}-\d\d-\d\d, no GPU; .*torch \d.*, trl \d.*\. `SIZE=tiny bash bench/gpu_check.sh`:\n", table)
+    values = dict(re.findall(r"^\| (.+?) \| (.+?) \|", table, re.M))
+    assert "failed" not in table and "stopped" not in table
+    for name in (
+        "training step of 16 pairs, packed",
+        "training step of 16 pairs, TRL",
+        "scoring 16 pairs in float32, packed",
+    ):
+        assert values[name].endswith(" s") and values[f"{name}: peak memory"].endswith(" MB")
+    assert any(name.endswith("tokens, sdpa") for name in values)
+    assert float(values["packed_training_tokens"].split()[0]) > 1
+
+
+def test_gpu_check_refuses_another_size_and_a_folder_without_figures(tmp_path):
+    assert_one_line_error(run_script("bench/gpu_check.sh", SIZE="7b", OUT=str(tmp_path)), "SIZE=7b")
+    (tmp_path / "2_training.log").write_text("STAGE 2_training: failed after 3 s: out of memory\n")
+    assert_one_line_error(run_script("bench/gpu_check.py", "table", tmp_path), str(tmp_path))
+
+
+def test_gpu_check_shows_what_a_stopped_stage_measured(tmp_path):
+    (tmp_path / "1_prepare.log").write_text("MACHINE a GPU; torch 9\nSTAGE 1_prepare: 9 s\n")
+    (tmp_path / "2_training.log").write_text(
+        "Loading weights: 100%\rFIGURE step, packed = 1 s\nFIGURE step, packed = 2 s\nFIGURE step, TRL = 12345.6 MB\n"
+        "FIGURE step, TR\nSTAGE 2_training: stopped after 210 s\n"
+    )
+    (tmp_path / "4_attention.log").write_text("FAILED 4 questions, flex_attention: RuntimeError: no | Triton\n")
+    run = run_script("bench/gpu_check.py", "table", tmp_path)
+    assert run.returncode == 0 and ", a GPU; torch 9. `bash bench/gpu_check.sh`:" in run.stdout
+    assert run.stdout.splitlines()[2:] == [
+        "| | median | values |",
+        "|---|---|---|",
+        "| stage 1_prepare | 9 s |  |",
+        "| step, packed | 1.5 s | 2 |",
+        "| step, TRL | 12,346 MB | 1 |",
+        "| stage 2_training | stopped after 210 s |  |",
+        "| 4 questions, flex_attention | failed: RuntimeError: no \\| Triton |  |",
+    ]
+
+
+def test_gpu_check_measures_a_model_and_prompts_of_the_real_size(benches):
+    import gpu_check
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    size = gpu_check.SIZES["1.5b"]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", **size.config))
+    assert sum(weights.numel() for weights in model.parameters()) == 1_543_714_304  # as the 1.5B's card says
+    pairs = gpu_check.made_up_pairs(size)
+    assert pairs == gpu_check.made_up_pairs(size) and len({pair["db_id"] for pair in pairs}) > 1
+    queries: dict[str, set[str]] = {}
+    for pair in pairs:
+        sides = {side: pair[side][0]["content"] for side in ("prompt", "chosen", "rejected")}
+        queries.setdefault(sides["prompt"], set()).update((sides["chosen"], sides["rejected"]))
+    assert len(queries) == size.databases * size.questions
+    assert all(abs(len(prompt) - 2000) < 100 and len(found) == 9 for prompt, found in queries.items())
+
+
+def test_attention_that_fails_is_named_and_the_other_measured(benches, monkeypatch, capsys):
+    import packed_attention
+    import torch
+
+    def seconds(model, inputs, attention):
+        if attention != "sdpa":
+            raise RuntimeError("no compiler\nand more lines")
+        return 2.0
+
+    monkeypatch.setattr(packed_attention, "seconds", seconds)
+    model = SimpleNamespace(device=torch.device("cuda"), zero_grad=lambda: None)
+    assert packed_attention.measure(model, {}, "a pass", 2) == {"sdpa": [2.0, 2.0]}
+    lines = capsys.readouterr().out.splitlines()
+    assert "FAILED a pass, flex_attention: RuntimeError: no compiler" in lines
+    assert lines.count("FIGURE a pass, sdpa = 2 s") == 2
