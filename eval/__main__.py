@@ -197,9 +197,14 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
 async def prepare_instances(executor, db_root: str, db_ids: set[str]) -> set[str]:
     """Make the perturbed instances of databases; returns those that have them, and names the others."""
     from tree.sql_utils import database_path
+    from tree.table_info import left_out
 
     names = sorted(db_ids)
-    reasons = await asyncio.gather(*(executor.prepare(database_path(db_root, db_id)) for db_id in names))
+    results = await asyncio.gather(*(executor.prepare(database_path(db_root, db_id)) for db_id in names))
+    for db_id, (_, problems) in zip(names, results, strict=True):
+        for (table, column), why in problems.items():
+            print(left_out(db_id, table, column, why))
+    reasons = [reason for reason, _ in results]
     for db_id, reason in zip(names, reasons, strict=True):
         if reason:
             print(f"warning: no perturbed instances of {db_id}, so 'fragile' is not checked on it: {reason}")

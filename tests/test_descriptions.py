@@ -1,8 +1,10 @@
 """BIRD's column descriptions: files as they are published, with every trouble that they have."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tree.descriptions import Description, explains_codes, read_descriptions
+from tree.descriptions import Description, _decoded, explains_codes, read_descriptions
 from tree.files import InputError
 
 HEADER = "original_column_name,column_name,column_description,data_format,value_description"
@@ -31,6 +33,39 @@ def test_encodings(describe, encoding):
     assert describe(text.encode(encoding), "q").by_column == {
         ("t", "q"): Description("Prix – the team’s race", "höher: better")
     }
+
+
+MARK = "\ufeff".encode()
+MARKS = [MARK, MARK * 2, MARK + "\u200b".encode(), "\u200b\ufeff\u2060".encode(), "ï»¿".encode(), MARK + "ï»¿".encode()]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("header", [HEADER, '"original_column_name","column_name","column_description"'])
+@pytest.mark.parametrize("dash", [b"\x96", b"\xe2\x80\x93"])
+@pytest.mark.parametrize("bullet", [b"\x95", b"\xe2\x80\xa2"])
+def test_marks_are_no_part_of_the_file_whatever_follows(describe, mark, header, dash, bullet):
+    found = describe(mark + header.encode() + b"\r\nq,,a " + dash + b" b " + bullet + b" c,,\r\n", "q")
+    assert found.by_column == {("t", "q"): Description("a – b • c", "")}
+
+
+def test_a_mark_within_quotes(describe):
+    text = HEADER.replace("original_column_name", '"\ufefforiginal_column_name"')
+    assert describe(f"{text}\n\ufeffq,,why,,\n", "q").by_column == {("t", "q"): Description("why", "")}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_utf_16_and_32_with_a_mark(describe, encoding):
+    text = f"\ufeff{HEADER}\r\nq,,Prix – 東京 𝄞,text,\r\n"
+    assert describe(text.encode(encoding), "q").by_column["t", "q"].meaning == "Prix – 東京 𝄞"
+    assert describe(text.encode(encoding)[:-1], "q").by_column["t", "q"].meaning == "Prix – 東京 𝄞"  # cut off
+
+
+@given(st.sampled_from(["utf-8", "cp1252"]), st.lists(st.sampled_from(list("aé–€ßž")), min_size=1).map("".join))
+def test_each_byte_is_read_as_what_it_must_be(encoding, text):
+    data = MARK + f"é{text}é a".encode(encoding)
+    read = _decoded(data).removeprefix("\ufeff")
+    assert read == f"é{text}é a" or encoding == "cp1252"
+    assert "\ufffd" not in read
 
 
 def test_bytes_of_no_encoding_and_cp1252_taken_for_latin_1(describe):
@@ -80,7 +115,7 @@ def test_unmatched_names_are_told(describe, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n\n", b"name,meaning\na,b\n", b"original_column_name\0", "\ufefforiginal_column_name".encode("utf-16")],
+    [b"", b"\n\n", b"name,meaning\na,b\n", b"original_column_name\0", "original_column_name".encode("utf-16-le")],
 )
 def test_files_that_describe_nothing(describe, content):
     with pytest.raises(InputError, match=r"t\.csv: .*; .+"):

@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from eval.execution_accuracy import SEPARATOR, Prediction, read_predictions, score, share_of, wilson_interval
 from tests.conftest import assert_one_line_error, run_script
-from tree.sandbox import Execution
-from tree.sql_utils import Executor
+from tree import sql_utils
 from tree.tree_node import Question
-from tree.verdict import Verdict
 
 TOOLS, EMPTY = "SELECT name FROM product WHERE category = 'tool'", "SELECT name FROM product WHERE id > 9"
 
@@ -133,19 +131,16 @@ def test_questions_without_difficulty_make_no_group_of_it(tmp_path, dataset):
     assert report["totals"]["by_difficulty"] == {} and "difficulty" not in printed
 
 
-def test_gold_that_loses_its_worker_is_listed_too(tmp_path, monkeypatch):
-    async def judge(*_):  # what is known after the worker died: nothing of gold
-        return Verdict(Execution("crashed", "its worker process died"), Execution("ok"), False, False)
-
-    async def run_gold(*_):
-        return Execution("crashed", "its worker process died")
-
-    monkeypatch.setattr(Executor, "judge", judge)
-    monkeypatch.setattr(Executor, "run_gold", run_gold)
-    monkeypatch.setenv("RESQLVER_CACHE", str(tmp_path / "cache"))
-    args = Namespace(sql_workers=1, sql_timeout=1.0, db_root=tmp_path)
-    (result,) = asyncio.run(score([Question(0, "shop", "q", "", "SELECT 1")], ["SELECT 1"], args))
-    assert not result.ex and result.gold_failure == "crashed (its worker process died)"
+def test_gold_that_loses_its_worker_is_listed_too(shop, monkeypatch):
+    monkeypatch.setattr(sql_utils, "KILL_AFTER", 0.5)
+    monkeypatch.setenv("RESQLVER_CACHE", str(shop.parent / "cache"))
+    hang = "SELECT replace(hex(zeroblob(7900000)), '0', 'a') GLOB '*" + "a" * 40_000 + "b'"  # one step of many seconds
+    args = Namespace(sql_workers=1, sql_timeout=0.3, db_root=shop.parent.parent)
+    questions = [Question(number, "shop", "q", "", gold) for number, gold in enumerate([hang, "SELECT 1"])]
+    for sql, outcome in (("SELECT 1", "ok"), (hang, "timeout")):
+        lost, well = asyncio.run(score(questions, [sql, "SELECT 1"], args))
+        assert (lost.ex, lost.outcome, lost.gold_failure) == (False, outcome, "timeout (stopped with its worker)")
+        assert (well.ex, well.gold_failure) == (True, "")
 
 
 def test_json_lines_are_a_list_and_one_object_is_birds_format(tmp_path):

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, make_database
+from tests.strange_databases import STRANGE as UNREADABLE
+from tests.strange_databases import make_strange
 from tree import sandbox, table_sample
 from tree import verdict as verdict_room
 from tree.gold_cache import GoldCache
@@ -231,6 +233,19 @@ def test_strange_databases_have_instances(tmp_path, monkeypatch, name):
         assert before == 0 or name == "virtual" or rows_of(file, "SELECT COUNT(*) FROM sqlite_master")[0][0] > 0
         if name in ("circle", "affinity", "bytes"):
             assert rows_of(file, "PRAGMA foreign_key_check") == []
+        sandbox.Database(str(file))
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_left_out(tmp_path, name):
+    strange = UNREADABLE[name]
+    path = make_strange(tmp_path / "s.sqlite", strange)
+    files = instance_files(tmp_path, str(path))
+    with closing(connect(path)) as connection:
+        problems = build(connection, files, lambda: True)
+    assert {table for table, _ in problems} <= {table for table, _ in strange.unread} and all(problems.values())
+    assert rows_of(files[2], "SELECT COUNT(*) FROM t") == [(3,)]
+    for file in files:
         sandbox.Database(str(file))
 
 
@@ -546,13 +561,16 @@ def test_the_executor_prepares_and_judges(cinema, tmp_path):
     async def scenario() -> None:
         with Executor(workers=1, perturbed=tmp_path / "perturbed") as executor:
             assert await judged(executor) == [False, False, True]  # not prepared
-            assert await executor.prepare(cinema) == ""
-            assert await executor.prepare(cinema) == ""
+            assert await executor.prepare(cinema) == ("", {})
+            assert await executor.prepare(cinema) == ("", {})
             assert await judged(executor) == [False, True, True]
             assert (await executor.judge(cinema, queries[1], gold)).execution.flags == ("fragile",)
             for strange in (damaged, tmp_path / "missing.sqlite"):
-                reason = await executor.prepare(strange)
+                reason, _ = await executor.prepare(strange)
                 assert reason and "\n" not in reason
+            broken = make_strange(tmp_path / "broken.sqlite", UNREADABLE["damaged pages"])
+            reason, problems = await executor.prepare(broken)
+            assert reason == "" and list(problems) == [("v", "")]
         with Executor(workers=1) as executor:
             assert await judged(executor) == [False, False, False]
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import QUESTIONS, make_database, run_script
+from tests.conftest import QUESTIONS, assert_one_line_error, make_database, run_script
+from tests.strange_databases import REFUSED, STRANGE, make_strange
 from tree import run_pipeline
+from tree.files import InputError
 from tree.preflight import Work, prepare_prompts
 from tree.schema_text import FORMATS, SHORTENINGS
 from tree.tree_node import Question
@@ -130,3 +132,50 @@ def test_a_run_records_what_was_left_out(huge, tiny_model, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "1 of 1 prompts have a shortened schema" in run.stdout
     sqlite3.connect(huge / "huge" / "huge.sqlite").close()
+
+
+# --- databases of which not everything can be read --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strange_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("strange")
+    for name, strange in (STRANGE | REFUSED).items():
+        make_strange(root / name / f"{name}.sqlite", strange)
+    return root
+
+
+def test_each_thing_that_cannot_be_read_is_named_once(strange_root, capsys):
+    questions = [asked("Who is Bob?", name, number=number) for number, name in enumerate(STRANGE)]
+    work, _ = prepared(strange_root, *questions)
+    prompts = {question.db_id: work.prompt(question) for question in work.questions}
+    assert all("CREATE TABLE t (" in prompt and "t.name = 'Bob'" in prompt for prompt in prompts.values())
+    said = [line for line in capsys.readouterr().out.splitlines() if "is left out, because it cannot be read: " in line]
+    for name, strange in STRANGE.items():
+        lines = [line for line in said if line.startswith(f"warning: {name}: ")]
+        assert len(lines) == len(strange.unread)
+        for table, column in strange.unread:
+            shown = (f"{table}.{column}" if column else table).replace("\udce9\udce8", r"\xe9\xe8")
+            assert sum(f"{name}: {shown} is left out" in line for line in lines) == 1
+    assert len(said) == sum(len(strange.unread) for strange in STRANGE.values())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_database_that_sqlite_refuses_is_named(strange_root, name):
+    with pytest.raises(InputError, match=rf"{name}\.sqlite: malformed database schema .*newer SQLite"):
+        prepared(strange_root, asked("Who is Bob?", name))
+
+
+def test_a_run_over_strange_databases(strange_root, tiny_model, tmp_path):
+    rows = [
+        {"question_id": number, "db_id": name, "question": "Who is Bob?", "SQL": "SELECT name FROM t WHERE id = 2"}
+        for number, name in enumerate(["regexp", "collation", "column name", "damaged pages", "inner tables"])
+    ]
+    data = tmp_path / "train.json"
+    command = ("-m", "tree.run_pipeline", "--data", data, "--db_root", strange_root, "--model", tiny_model, "--dry_run")
+    data.write_text(json.dumps(rows))
+    run = run_script(*command, "--output_dir", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("is left out, because it cannot be read") == 3
+    data.write_text(json.dumps([*rows, {**rows[0], "question_id": 9, "db_id": "no SQL"}]))
+    assert_one_line_error(run_script(*command, "--output_dir", tmp_path / "out"), "no SQL.sqlite: malformed")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_database
+from tests.strange_databases import REFUSED, STRANGE, make_strange
 from tree.descriptions import Description
 from tree.sandbox import connect
 from tree.schema import Column, ForeignKey, Table, quoted, read_schema
@@ -139,6 +140,50 @@ def test_a_name_as_shown_is_read_as_the_name(name):
     assert [connection.execute(query).fetchall() for query in queries] == [[("stored",)]] * len(queries)
     assert shown == name or shown == f'"{stored}"'
     assert (shown == name) == (name in ("rowid", "oid", "_rowid_", "x", "now", "date", "random"))
+
+
+# --- what cannot be read --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_cannot_be_read_is_left_out_with_the_reason(tmp_path, name):
+    strange, problems = STRANGE[name], {}
+    schema = read_schema(connect(make_strange(tmp_path / "s.sqlite", strange)), problems=problems)
+    shown = [(table.name, tuple(column.name for column in table.columns)) for table in schema]
+    assert shown == [("t", ("id", "name")), *strange.seen]
+    assert set(problems) == set(strange.unread) and all(problems.values())
+    assert schema[0].columns[1].examples == ("'Ann'", "'Bob'", "'Cleo'")
+
+
+@pytest.mark.parametrize("name", [name for name in STRANGE if STRANGE[name].seen])
+def test_what_is_shown_can_be_read(tmp_path, name):
+    connection = connect(make_strange(tmp_path / "s.sqlite", STRANGE[name]))
+    schema = read_schema(connection)
+    for table in schema:
+        for column in table.columns:
+            query = f"SELECT one.{quoted(column.name)} FROM {quoted(table.name)} AS one"
+            connection.execute(query).fetchall()
+    rebuilt = sqlite3.connect(":memory:")
+    rebuilt.executescript(schema_text(schema, "ddl"))
+    for layout in FORMATS:
+        schema_text(schema, layout).encode()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_sqlite_refuses_is_an_error(tmp_path, name):
+    with pytest.raises(sqlite3.DatabaseError, match="malformed database schema"):
+        read_schema(connect(make_strange(tmp_path / "s.sqlite", REFUSED[name])))
+
+
+def test_computed_columns_have_examples(tmp_path):
+    _, table = read_schema(connect(make_strange(tmp_path / "s.sqlite", STRANGE["computed"])))
+    assert [column.examples for column in table.columns] == [("'Dan'",), ("'Dan!'",), ("'DAN'",)]
+    assert [column.kind for column in table.columns] == ["TEXT"] * 3
+
+
+def test_a_key_with_a_column_that_cannot_be_named_is_not_shown(tmp_path):
+    _, table = read_schema(connect(make_strange(tmp_path / "s.sqlite", STRANGE["name of a key"])))
+    assert (table.primary_key, table.foreign_keys) == ((), ())
 
 
 # --- shortening -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import pickle
 import resource
 import sqlite3
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,11 +23,13 @@ from hypothesis import strategies as st
 
 from tests.conftest import run_script
 from tests.shop import SHOP, make_database
+from tree import sql_utils
 from tree.files import InputError
 from tree.gold_cache import GoldCache
 from tree.sandbox import OUTCOMES, SHOWN_LENGTH, STEPS_PER_CHECK, Execution, Limits
 from tree.sandbox import run as run_in_process
 from tree.sql_utils import WORKER_FILE, WORKER_MEMORY, Executor, _alarm
+from tree.temporary_files import watch
 from tree.verdict import Verdict
 from tree.verdict import judge as judge_in_process
 
@@ -491,6 +494,118 @@ def test_the_alarm_kills_a_worker_that_hangs(warehouse):
 
     with Executor(workers=1, timeout=0.3) as executor:
         assert asyncio.run(asyncio.wait_for(scenario(executor), HARD_WAIT)) == ["timeout", "ok", "timeout", "ok"]
+
+
+@pytest.fixture
+def quick_death(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Workers are killed half a second past the limit; how often one was, for which task."""
+    deaths: Counter = Counter()
+
+    def killed(outcome: str, error: str = "", **fields) -> Execution:
+        if error == sql_utils.STOPPED:
+            deaths[sys._getframe(1).f_locals["task"].__name__] += 1
+        return Execution(outcome, error, **fields)
+
+    monkeypatch.setattr(sql_utils, "KILL_AFTER", 0.5)
+    monkeypatch.setattr(sql_utils, "Execution", killed)
+    return deaths
+
+
+def hanging_unless(condition: str, query: str) -> str:
+    """A query that hangs in one step where the condition does not hold."""
+    return f"{query} AND CASE WHEN {condition} THEN 1 ELSE ({HANGING}) END"
+
+
+GOLD = "SELECT name FROM product WHERE id > 0"
+ON_INSTANCES = hanging_unless("(SELECT COUNT(*) FROM product) = 3", GOLD)
+
+
+def verdicts_of(executor: Executor, path: Path, sqls: list[str], gold: str) -> list[tuple[str, bool, str]]:
+    verdicts = asyncio.run(asyncio.wait_for(executor.judge_all(path, sqls, gold), HARD_WAIT))
+    return [(verdict.execution.outcome, verdict.ex, verdict.gold.outcome) for verdict in verdicts]
+
+
+def test_a_candidate_that_hangs_alone_takes_its_time_once(warehouse, quick_death):
+    with Executor(workers=1, timeout=0.3) as executor:
+        assert verdicts_of(executor, warehouse, [HANGING], GOLD) == [("timeout", False, "ok")]
+    assert quick_death == {"_judge_all": 1}
+
+
+def test_candidates_that_hang_take_their_time_twice_at_most_and_their_neighbours_once(warehouse, quick_death):
+    sqls = [GOLD, HANGING, "SELECT 1", HANGING + " || ''", "", GOLD + " "]
+    with Executor(workers=1, timeout=0.3) as executor:
+        assert verdicts_of(executor, warehouse, sqls, GOLD) == [
+            ("ok", True, "ok"),
+            ("timeout", False, "ok"),
+            ("ok", False, "ok"),
+            ("timeout", False, "ok"),
+            ("no_sql", False, "ok"),
+            ("ok", True, "ok"),
+        ]
+    assert quick_death == {"_judge_all": 3}  # all together, then the two alone
+
+
+def test_gold_that_hangs_is_run_twice_at_most(warehouse, quick_death):
+    with Executor(workers=1, timeout=0.3) as executor:
+        for _ in range(2):
+            found = verdicts_of(executor, warehouse, [GOLD, ""], HANGING)
+            assert found == [("ok", False, "timeout"), ("no_sql", False, "timeout")]
+            assert asyncio.run(executor.run_gold(warehouse, HANGING)).outcome == "timeout"
+    assert quick_death == {"_judge_all": 1, "_run_gold": 1}
+
+
+@pytest.mark.parametrize("others", [[], ["SELECT name FROM product WHERE id < 9"]])
+def test_what_hangs_on_an_instance_only_is_right_and_not_fragile(warehouse, quick_death, tmp_path, others):
+    with Executor(workers=1, timeout=0.3, perturbed=tmp_path / "perturbed") as executor:
+        assert asyncio.run(executor.prepare(warehouse)) == ("", {})
+        sqls = [ON_INSTANCES, *others, "SELECT name FROM product WHERE name IN ('saw', 'nail', 'Säge')", "SELECT 1"]
+        verdicts = asyncio.run(asyncio.wait_for(executor.judge_all(warehouse, sqls, GOLD), HARD_WAIT))
+    assert [verdict.ex for verdict in verdicts] == [True, *(True for _ in others), True, False]
+    assert [verdict.execution.outcome for verdict in verdicts] == ["ok"] * len(sqls)
+    assert not any("fragile" in verdict.execution.flags for verdict in verdicts)
+    assert quick_death == {"_fragile": 2}
+
+
+def test_gold_that_hangs_on_an_instance_only_calls_nothing_fragile(warehouse, quick_death, tmp_path):
+    with Executor(workers=1, timeout=0.3, perturbed=tmp_path / "perturbed") as executor:
+        asyncio.run(executor.prepare(warehouse))
+        verdict = asyncio.run(asyncio.wait_for(executor.judge(warehouse, GOLD, ON_INSTANCES), HARD_WAIT))
+    assert (verdict.ex, verdict.execution.flags, verdict.gold.outcome) == (True, (), "ok")
+    assert quick_death == {"_fragile": 1}
+
+
+@pytest.mark.parametrize(
+    ("sql", "gold", "expected", "deaths"),
+    [
+        (HANGING, GOLD, ("timeout", False), {"_observe": 1}),
+        (HANGING, "", ("timeout", None), {"_observe": 1}),
+        (GOLD, HANGING, ("ok", None), {"_observe": 1, "_run_gold": 1}),
+        ("", HANGING, ("no_sql", None), {"_observe": 1, "_run_gold": 1}),
+        (HANGING, HANGING + " || ''", ("timeout", None), {"_observe": 2, "_run_gold": 1}),
+    ],
+)
+def test_what_hangs_while_it_is_observed(warehouse, quick_death, sql, gold, expected, deaths):
+    with Executor(workers=1, timeout=0.3) as executor:
+        result = asyncio.run(asyncio.wait_for(executor.observe(warehouse, sql, gold), HARD_WAIT))
+    assert (result.outcome, result.ex) == expected
+    assert quick_death == deaths
+
+
+def _fill_disk(path: str, parts: int, then: str) -> Execution:
+    """In a worker that stops at 40 MB of temporary files: subqueries of 15 MB, each in a file of its own."""
+    threading.Thread(target=watch, args=(40_000_000,), daemon=True).start()
+    rows = f"SELECT zeroblob(1000000) || n AS big FROM ({counting(15)})"
+    tables = listed(f"p{number} AS MATERIALIZED ({rows})" for number in range(parts))
+    joined = listed(f"(SELECT big FROM p{number} LIMIT 1 OFFSET 14) AS q{number}" for number in range(parts))
+    return run_in_process(path, f"WITH {tables}, e AS ({then}) SELECT COUNT(*) FROM {joined}, e", PATIENT)[0]
+
+
+@pytest.mark.parametrize(("parts", "then", "expected"), [(2, "SELECT 1", "ok"), (6, endless(""), "too_large")])
+def test_temporary_files_are_limited_together(warehouse, parts, then, expected):
+    with Executor(workers=1) as executor:
+        found = asyncio.run(executor._guard(_fill_disk, lambda lost: lost, str(warehouse), parts, then))
+        assert found.outcome == expected, found.error
+        assert asyncio.run(executor.execute(warehouse, "SELECT 1")).outcome == "ok"
 
 
 def test_too_much_memory_or_disk_costs_the_query_only(warehouse):

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT, make_database
+from tests.strange_databases import STRANGE, make_strange
 from tree import values
 from tree.cache import cache_folder
 from tree.files import InputError
-from tree.values import Match, build_index, matching_values, value_lines
+from tree.values import Match, build_index, matching_values, unread_columns, value_lines
 
 CINEMA = """
 CREATE TABLE film (id INTEGER PRIMARY KEY, title TEXT, country TEXT, rating TEXT, released TEXT, link TEXT, plot TEXT);
@@ -184,6 +185,22 @@ UTF_16 = "PRAGMA encoding = 'UTF-16le'; CREATE TABLE t (a TEXT); INSERT INTO t V
 def test_odd_databases(tmp_path, script, expected):
     path = make_database(tmp_path / "it's 50% of #1?.sqlite", script)
     assert found(build_index(path, tmp_path / "values #2?"), "Brazil") == expected
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_cannot_be_read_costs_only_itself(tmp_path, name):
+    strange = STRANGE[name]
+    index = build_index(make_strange(tmp_path / "s.sqlite", strange), tmp_path)
+    assert found(index, "Bob") == ["Bob"]
+    unread = unread_columns(index)
+    assert all({(table, ""), (table, column)} & set(strange.unread) for table, column in unread)
+
+
+def test_cells_are_told_apart_byte_by_byte(tmp_path):
+    index = build_index(make_strange(tmp_path / "s.sqlite", STRANGE["collation"]), tmp_path)
+    assert cells(index) == {"Ann", "Bob", "Cleo", "Dan", "Eve", "eve", "x", "y", "z"}
+    index = build_index(make_strange(tmp_path / "c.sqlite", STRANGE["computed"]), tmp_path)
+    assert {"Dan", "Dan!", "DAN"} <= cells(index)
 
 
 def test_the_database_is_only_read(tmp_path):

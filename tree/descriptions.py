@@ -1,9 +1,11 @@
 """BIRD's `database_description/*.csv` -> what each column means, and what its values stand for.  Knows no SQL.
 
-The published files (https://bird-bench.github.io) are of many hands: UTF-8 with and without byte-order mark, cp1252,
-lists with bullets and line breaks in a cell, names that differ from the database's in case and spaces.
+The published files (https://bird-bench.github.io) are of many hands: UTF-8 with and without byte-order marks, cp1252,
+both in one file, UTF-16 with a mark, lists with bullets and line breaks in a cell, names that differ from the
+database's in case and spaces.
 """
 
+import codecs
 import csv
 import io
 import re
@@ -76,6 +78,8 @@ def _letters(text: str) -> str:
 # --- the file -------------------------------------------------------------------------------------------------------
 
 # cp1252 that was read as latin-1 on its way: U+0095 is meant as a bullet
+UNSEEN = "\ufeff\u200b\u200c\u200d\u2060"  # byte-order marks, and spaces without width that editors leave beside them
+MISREAD_MARK = "\ufeff".encode().decode("cp1252")  # a mark that was read as cp1252 and saved as UTF-8
 CONTROLS = {code: bytes([code]).decode("cp1252", "replace") for code in range(0x80, 0xA0)}
 
 
@@ -86,7 +90,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
         rows = [row for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num} cannot be read as CSV ({error}); save it as CSV") from None
-    header = ["_".join(name.lower().replace("_", " ").split()) for name in rows[0]] if rows else []
+    header = ["_".join(name.strip(UNSEEN).lower().replace("_", " ").split()) for name in rows[0]] if rows else []
     if COLUMNS[0] not in header:
         raise InputError(f"{path}: no column 'original_column_name'; take the file of BIRD, or remove it")
     places = [header.index(name) if name in header else None for name in COLUMNS]
@@ -101,13 +105,29 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions, or remove it") from None
-    if b"\0" in data:
+    text = _decoded(data)
+    if "\0" in text:
         raise InputError(f"{path}: not a text file; save it as CSV in UTF-8, or remove it")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-    return text.translate(CONTROLS)
+    return text.lstrip(UNSEEN).removeprefix(MISREAD_MARK).lstrip(UNSEEN).translate(CONTROLS)
+
+
+def _decoded(data: bytes) -> str:
+    """Text as its first bytes say, else UTF-8, with the bytes that are not taken for cp1252."""
+    # UTF-32 first: its little-endian mark begins with that of UTF-16
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return data.decode("utf-32", "replace")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8", CP1252)
+
+
+def _as_cp1252(error: UnicodeError) -> tuple[str, int]:
+    """What takes the place of bytes that cannot be decoded, and where to go on."""
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+CP1252 = "resqlver-cp1252"
+codecs.register_error(CP1252, _as_cp1252)
 
 
 # --- the cells ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tree.files import InputError, read_json, run_script
+from tree.git_lfs import refuse_pointer
 
 FIX = "fetch it with `bash download_model.sh` (or --small), or name another folder"
 ARCHITECTURE = (
@@ -53,14 +54,18 @@ def weight_files(folder: Path) -> list[Path]:
     """The files with a model's weights, there or not."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        return sorted({folder / name for name in read_json(index, dict)["weight_map"].values()})
+        refuse_pointer(index)
+        places = read_json(index, dict).get("weight_map")
+        if not isinstance(places, dict):
+            raise InputError(f"{index}: no weight_map; {FIX}")
+        return sorted({folder / str(name) for name in places.values()})
     return [folder / "model.safetensors"]
 
 
 def check_model_folder(path: str | os.PathLike) -> Path:
     """The folder, when it holds config, tokenizer and every weight file at full length.
 
-    Raises InputError naming what is missing and how to get it.
+    Raises InputError naming what is missing, or only a Git LFS pointer, and how to get it.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -68,9 +73,11 @@ def check_model_folder(path: str | os.PathLike) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; {FIX}")
+        refuse_pointer(folder / name)
     for weights in weight_files(folder):
         if not weights.is_file():
             raise InputError(f"{weights}: missing; {FIX}")
+        refuse_pointer(weights)
         _check_weights_whole(weights)
     return folder
 

@@ -11,7 +11,7 @@ that joins and what queries ask for stay possible:
 
 Every declared key and foreign key that held still holds. Nothing is drawn: every machine builds the same rows. Not
 guaranteed: in `shuffled`, dependencies between columns that nobody declared; in the halves, undeclared foreign keys.
-Virtual tables, triggers and whatever this SQLite cannot create are left out.
+Virtual tables, triggers and whatever this SQLite cannot read or create are left out.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from pathlib import Path
 from tree.cache import building, fingerprint
 from tree.files import InputError
 from tree.sql_text import delimited
+from tree.table_info import Problems
 from tree.table_sample import Row, Table, alike, insert_rows, read_tables
 
 INSTANCES = ("half_0", "half_1", "shuffled")
@@ -130,14 +131,15 @@ def shuffled(table: Table) -> list[Row]:
 # --- writing an instance --------------------------------------------------------------------------------------------
 
 
-def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Callable[[], bool]) -> None:
+def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Callable[[], bool]) -> Problems:
     """Write the instances of an open database (see `tree.sandbox.connect`) to `files`, in the order of INSTANCES.
 
     Each file is whole or absent, and any number of processes may build it. `is_current` says, once the database is
-    read, whether `files` are still those for what it holds. Raises sqlite3.Error for a damaged database, InputError for
-    one that has changed.
+    read, whether `files` are still those for what it holds. Returns what they lack because it cannot be read. Raises
+    sqlite3.Error for a database of which nothing can be read, InputError for one that has changed.
     """
-    tables = read_tables(connection)
+    problems: Problems = {}
+    tables = read_tables(connection, problems)
     refers = links(tables)
     halves = first_half(tables, refers), second_half(tables, refers)
     contents = [
@@ -152,6 +154,7 @@ def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Cal
     for file, rows in zip(files, contents, strict=True):
         with building(file) as temporary, contextlib.closing(sqlite3.connect(temporary)) as instance:
             _fill(instance, tables, rows, others)
+    return problems
 
 
 def _fill(

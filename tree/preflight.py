@@ -3,7 +3,6 @@
 import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -13,6 +12,7 @@ from tree.prompts import chat, task_prompt
 from tree.questions import estimated_cost, limited, load_questions, shards
 from tree.schema import Table
 from tree.schema_text import FORMATS, FULL, Shortening, likely_tables, schema_text, shorten
+from tree.table_info import Problems, left_out
 from tree.tree_node import Question
 from tree.values import Match, value_lines
 
@@ -39,6 +39,7 @@ class Work:
     fingerprints: dict[str, str] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)
     reported: int = 0
+    unread: set[tuple[str, str, str]] = field(default_factory=set)  # (database, table, column), named already
 
     def __post_init__(self):
         # shared by the questions of a database; few are in use at a time
@@ -66,6 +67,13 @@ class Work:
                 entry = {"question_id": question.question_id, "db_id": question.db_id, "reason": reason}
                 self.skipped.append(entry)
         self.questions = [question for question in self.questions if question.question_id not in reasons]
+
+    def leave_out(self, db_id: str, problems: Problems) -> None:
+        """Name what of a database cannot be read, once each, however many steps come upon it."""
+        for (table, column), why in problems.items():
+            if not {(db_id, table, ""), (db_id, table, column)} & self.unread:
+                self.unread.add((db_id, table, column))
+                print(left_out(db_id, table, column, why))
 
     def databases(self) -> list[str]:
         """The databases in use, each once."""
@@ -137,26 +145,35 @@ async def prepare_instances(work: Work, executor, args: argparse.Namespace) -> N
 
     db_ids = work.databases()
     runs = [executor.prepare(database_path(args.db_root, db_id)) for db_id in db_ids]
-    reasons = await tqdm.gather(*runs, desc="perturbed databases", unit="database")
-    for db_id, reason in zip(db_ids, reasons, strict=True):
+    results = await tqdm.gather(*runs, desc="perturbed databases", unit="database")
+    for db_id, (reason, problems) in zip(db_ids, results, strict=True):
+        work.leave_out(db_id, problems)
         if reason:
             print(f"warning: no perturbed instances of {db_id}, so nothing on it is found to be fragile: {reason}")
 
 
 def read_schemas(work: Work, db_root: str) -> None:
-    """Fill in the schema of every database in use, with BIRD's descriptions where there are any."""
+    """Fill in the schema of every database in use, with BIRD's descriptions where there are any.
+
+    What cannot be read of a database is left out, with a warning. Raises InputError for one that SQLite refuses.
+    """
     from tqdm import tqdm
 
     from tree.descriptions import read_descriptions
-    from tree.sandbox import connect
-    from tree.schema import column_names, read_schema
+    from tree.sandbox import opened
+    from tree.schema import read_schema
     from tree.sql_utils import database_path
+    from tree.table_info import is_unicode, list_tables
 
     for db_id in tqdm(work.databases(), desc="schemas", unit="database"):
         path = database_path(db_root, db_id)
-        with closing(connect(path)) as connection:
-            described = read_descriptions(path.parent / "database_description", column_names(connection))
-            work.schemas[db_id] = read_schema(connection, described.by_column)
+        problems: Problems = {}
+        with opened(path) as connection:
+            tables = [table for table in list_tables(connection) if table.kind != "shadow" and is_unicode(table.name)]
+            names = {table.name: [column.name for column in table.columns] for table in tables}
+            described = read_descriptions(path.parent / "database_description", names)
+            work.schemas[db_id] = read_schema(connection, described.by_column, problems)
+        work.leave_out(db_id, problems)
         if described.unmatched:
             some = ", ".join(described.unmatched[:UNMATCHED_SHOWN])
             print(f"warning: {db_id}: {len(described.unmatched)} descriptions of nothing in the database: {some}")
@@ -168,11 +185,12 @@ def find_values(work: Work, db_root: str) -> None:
 
     from tree.cache import cache_folder
     from tree.sql_utils import database_path
-    from tree.values import build_index, matching_values
+    from tree.values import build_index, matching_values, unread_columns
 
     by_database = groupby(work.questions, lambda question: question.db_id)
     for db_id, questions in tqdm(by_database, total=len(work.databases()), desc="stored values", unit="database"):
         index = build_index(database_path(db_root, db_id), cache_folder("values"))
+        work.leave_out(db_id, unread_columns(index))
         for question in questions:
             text = f"{question.question}\n{question.evidence}"
             work.values[question.question_id] = matching_values(index, text)

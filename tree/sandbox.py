@@ -2,17 +2,21 @@
 
 A query can read its own database and nothing else: the file is opened read-only and immutable, an authorizer admits
 reading, functions and recursion only, no file can be attached. It is stopped by a budget of SQLite's virtual machine
-steps (the same on every machine for one SQLite version), by the clock, by the number of rows and by memory. Not
-promised: protection from bugs of SQLite itself beyond the loss of the worker process.
+steps (the same on every machine for one SQLite version), by the clock, by the number of rows and by memory; in a worker
+also by the size of its temporary files and, where it hangs in one step, by the kernel. Not promised: protection from
+bugs of SQLite itself beyond the loss of the worker process.
 
 Documents: https://www.sqlite.org/security.html, https://www.sqlite.org/limits.html, https://www.sqlite.org/c3ref/c_alter_table.html
 """
 
+import contextlib
 import difflib
 import functools
 import re
+import signal
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +25,8 @@ from tree.cache import State, file_state, settle
 from tree.files import InputError
 from tree.prompts import SHOWN_ROWS
 from tree.sql_text import clock_or_random, first_word, limit_without_order, quoted_names
+from tree.table_info import list_tables
+from tree.temporary_files import watched
 
 OUTCOMES = ("ok", "empty", "error", "denied", "timeout", "too_large", "not_a_query", "no_sql", "crashed")
 BY_CHANCE = "clock_or_random"  # the result may differ from run to run
@@ -44,6 +50,7 @@ MAX_COMPOUND = 100  # SELECTs of one UNION chain
 HEAP = 1 << 30  # bytes that SQLite may use
 OPEN_DATABASES = 128  # per worker: those of the trees in flight, with their perturbed instances
 COUNTING = {"count", "sum", "total"}  # functions whose result depends on how many rows there are
+FIX = "download or build it again"
 SHOWN_LENGTH = 1_000  # characters or bytes of a shown value: one row may hold gigabytes, and it goes to the parent
 
 Row = tuple
@@ -51,10 +58,15 @@ Row = tuple
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one query: `timeout` in seconds of wall clock, `steps` of SQLite's virtual machine."""
+    """Of one query: `timeout` in seconds of wall clock, `steps` of SQLite's virtual machine.
+
+    `kill_after` are the seconds past the timeout until the kernel kills this process: a step of SQLite that takes
+    minutes looks at no limit. 0 in a process that must not die.
+    """
 
     timeout: float
     steps: int
+    kill_after: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,8 @@ class Execution:
 
     `rows` holds the first SHOWN_ROWS rows, long values cut to SHOWN_LENGTH; `row_count` says how many there are, or
     were read when `more` is true.
-    `nearest` are existing names like one that the query got wrong; `flags` are reasons for suspicion (FLAGS).
+    `nearest` are existing names like one that the query got wrong; `flags` are reasons for suspicion (FLAGS);
+    `sees_rows` is false when it reads no column of a table and does not count.
     """
 
     outcome: str
@@ -75,6 +88,7 @@ class Execution:
     seconds: float = 0.0
     nearest: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    sees_rows: bool = True
 
 
 # --- the guarded connection -----------------------------------------------------------------------------------------
@@ -98,6 +112,22 @@ def connect(path: str | Path) -> sqlite3.Connection:
     return connection
 
 
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
+    """A connection as of `connect`. What SQLite says against the file in the block becomes an InputError."""
+    try:
+        with contextlib.closing(connect(path)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise refusal(path, error) from error
+
+
+def refusal(path: str | Path, error: sqlite3.Error) -> InputError:
+    """The error for a file that this SQLite refuses as a whole."""
+    newer = f", or use a Python with a newer SQLite than {sqlite3.sqlite_version}"
+    return InputError(f"{path}: {error}; {FIX}{newer if 'schema' in str(error) else ''}")
+
+
 class Database:
     """One open database of a worker: its connection, what its authorizer refused and saw, and its names."""
 
@@ -107,13 +137,17 @@ class Database:
         self.tables_read: set[str] = set()
         self.sees_rows = False  # whether it reads a column of a table or counts
         self.by_chance = False  # whether it reads the clock or draws random numbers beyond what its text says
+        self.fills_disk = False
         self.steps_left = 0
         self.deadline = 0.0
         self._warm_up()
-        self.columns = self._column_names()
-        self.tables = {table.lower() for table in self.columns}
-        names = (name.lower() for table, columns in self.columns.items() for name in (table, *columns))
-        self.names = ROWID_NAMES.union(names)
+        tables = list_tables(self.connection)
+        self.tables = {table.name.lower() for table in tables}
+        names = (column.name.lower() for table in tables for column in table.columns)
+        self.names = ROWID_NAMES.union(self.tables, names)
+        self.columns = {
+            table.name: [column.name for column in readable] for table in tables if (readable := table.readable())
+        }
         views = self.connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'view'")
         self.chance_views = {name.lower() for name, sql in views if clock_or_random(sql or "")}
         for limit, value in (
@@ -135,17 +169,6 @@ class Database:
                 self.connection.execute(f"SELECT * FROM {function} LIMIT 0")
             except sqlite3.OperationalError:  # this SQLite does not have it
                 continue
-
-    def _column_names(self) -> dict[str, list[str]]:
-        tables = self.connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
-        names = {}
-        for (table,) in tables:
-            try:
-                rows = self.connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
-                names[table] = [name for (name,) in rows]
-            except (sqlite3.OperationalError, UnicodeError):  # a view of a table that is gone, a name that is not UTF-8
-                names[table] = []
-        return names
 
     def _authorize(self, action: int, first: str | None, second: str | None, _: str | None, inside: str | None) -> int:
         """SQLite asks before it prepares each part of a query; `inside` is the view or WITH name whose part it is."""
@@ -169,9 +192,15 @@ class Database:
         self.steps_left -= STEPS_PER_CHECK
         return self.steps_left < 0 or time.perf_counter() > self.deadline
 
+    def stop_filling(self) -> None:
+        """Stop the running query because of its temporary files; called from another thread."""
+        self.fills_disk = True
+        self.connection.interrupt()
+
     def start(self, limits: Limits) -> None:
         """Forget the query before, and give the next one its limits."""
-        self.refused, self.tables_read, self.sees_rows, self.by_chance = "", set(), False, False
+        self.refused, self.tables_read, self.sees_rows = "", set(), False
+        self.by_chance, self.fills_disk = False, False
         self.steps_left = limits.steps
         self.deadline = time.perf_counter() + limits.timeout
 
@@ -190,10 +219,16 @@ def _database(path: str, state: State) -> Database:
     try:
         return Database(path)
     except sqlite3.Error as error:
-        raise InputError(f"{path}: {error}; download or build it again") from error
+        raise refusal(path, error) from error
 
 
 # --- one query ------------------------------------------------------------------------------------------------------
+
+
+def arm(limits: Limits) -> None:
+    """The kernel kills this process unless the next call comes before a query with these limits must have ended."""
+    if limits.kill_after:
+        signal.setitimer(signal.ITIMER_REAL, limits.timeout + limits.kill_after)
 
 
 def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = None) -> tuple[Execution, list[Row]]:
@@ -201,14 +236,22 @@ def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = 
 
     With `gold_rows`, reading stops once PROVEN_WRONG rows are read and one of them is not gold's.
     """
+    arm(limits)
+    used = database(path)
+    with watched(used.stop_filling):
+        found = _run(used, sql, limits, gold_rows)
+    arm(limits)  # comparing the rows, and whatever comes before the next query, has as long
+    return found
+
+
+def _run(used: Database, sql: str, limits: Limits, gold_rows: frozenset[Row] | None) -> tuple[Execution, list[Row]]:
     start = time.perf_counter()
-    opened = database(path)
-    opened.start(limits)
+    used.start(limits)
 
     def failed(outcome: str, error: object) -> tuple[Execution, list[Row]]:
-        nearest = _nearest_names(str(error), opened.columns) if outcome == "error" else ()
+        nearest = _nearest_names(str(error), used.columns) if outcome == "error" else ()
         # another time it may run to its end
-        flags = (BY_CHANCE,) if outcome in ("error", "timeout", "too_large") and _is_chance(sql, opened) else ()
+        flags = (BY_CHANCE,) if outcome in ("error", "timeout", "too_large") and _is_chance(sql, used) else ()
         return Execution(outcome, str(error), seconds=time.perf_counter() - start, nearest=nearest, flags=flags), []
 
     word = first_word(sql)
@@ -220,7 +263,7 @@ def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = 
         return failed("error", "the query contains a NUL character")
     rows: list[Row] = []
     try:
-        cursor = opened.connection.execute(sql)
+        cursor = used.connection.execute(sql)
         if cursor.description is None:
             return failed("not_a_query", "the statement returns no rows")
         columns = tuple(column[0] for column in cursor.description)
@@ -229,16 +272,21 @@ def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = 
     except sqlite3.ProgrammingError as error:  # Python's sqlite3 takes one statement at a time, and no open parameters
         return failed("not_a_query" if "one statement" in str(error) else "error", error)
     except (sqlite3.Error, sqlite3.Warning) as error:
-        return failed("denied", opened.refused) if opened.refused else failed(_outcome_of(error), error)
-    except UnicodeError:
+        if used.fills_disk:
+            return failed("too_large", "its temporary files take too much room")
+        return failed("denied", used.refused) if used.refused else failed(_outcome_of(error), error)
+    except UnicodeEncodeError:
         return failed("error", "the query contains characters that are not valid Unicode")
+    except UnicodeDecodeError:
+        return failed("error", "a name that the query reads is not UTF-8")
     except (MemoryError, OverflowError) as error:
         return failed("too_large", str(error) or "out of memory")
     if len(rows) > MAX_ROWS:
         return failed("too_large", f"more than {MAX_ROWS} rows")
     outcome, shown, seconds = "ok" if rows else "empty", _shown(rows), time.perf_counter() - start
-    flags = _flags(sql, opened)
-    return Execution(outcome, "", columns, shown, len(rows), more, seconds, flags=flags), rows
+    flags = _flags(sql, used)
+    found = Execution(outcome, "", columns, shown, len(rows), more, seconds, flags=flags, sees_rows=used.sees_rows)
+    return found, rows
 
 
 def _read(cursor: sqlite3.Cursor, rows: list[Row], gold_rows: frozenset[Row] | None) -> bool:
@@ -273,23 +321,23 @@ def _outcome_of(error: Exception) -> str:
     }.get(code & 0xFF, "error")
 
 
-def _flags(sql: str, opened: Database) -> tuple[str, ...]:
+def _flags(sql: str, used: Database) -> tuple[str, ...]:
     """Reasons to look twice at a query that ran: kept with the verdict, never acted on here."""
     found = {
-        "constant": opened.tables_read.isdisjoint(opened.tables),
-        "quoted_literal": '"' in sql and not quoted_names(sql) <= opened.names,
-        BY_CHANCE: _is_chance(sql, opened),
+        "constant": used.tables_read.isdisjoint(used.tables),
+        "quoted_literal": '"' in sql and not quoted_names(sql) <= used.names,
+        BY_CHANCE: _is_chance(sql, used),
         "limit_without_order": limit_without_order(sql),
     }
     return tuple(flag for flag in FLAGS if found.get(flag))
 
 
-def _is_chance(sql: str, opened: Database) -> bool:
+def _is_chance(sql: str, used: Database) -> bool:
     """Whether a query's result belongs to the moment: by its text, by a function it calls, or by a view that it uses.
 
     Not seen: a stored text 'now' that is read as a time.
     """
-    return opened.by_chance or clock_or_random(sql)
+    return used.by_chance or clock_or_random(sql)
 
 
 NO_SUCH = re.compile(r"no such (column|table): (.+)")

@@ -9,6 +9,7 @@ from tree.descriptions import Description, explains_codes
 from tree.prompts import show_value
 from tree.sql_text import delimited, literal
 from tree.sql_tokens import KEYWORDS, TRUTH
+from tree.table_info import Problems, TableInfo, by_scan, list_tables, reason
 
 EXAMPLES = 3  # values shown of a column
 LONG_EXAMPLES = 1  # of which long ones
@@ -59,45 +60,48 @@ def quoted(name: str) -> str:
     return name if plain else delimited(name)
 
 
-def column_names(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """Tables and views of a database in their stored order, without SQLite's own -> their columns."""
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY rowid")
-    names = [name for (name,) in rows if not name.startswith("sqlite_")]
-    return {name: [column[1] for column in _columns(connection, name)] for name in names}
-
-
 def read_schema(
-    connection: sqlite3.Connection, descriptions: Mapping[tuple[str, str], Description] | None = None
+    connection: sqlite3.Connection,
+    descriptions: Mapping[tuple[str, str], Description] | None = None,
+    problems: Problems | None = None,
 ) -> tuple[Table, ...]:
-    """The tables of a database. `descriptions` are those of (table, column).
+    """The tables and views of a database, without what cannot be read, which is added to `problems`, and without the
+    inner tables of virtual ones. `descriptions` are those of (table, column).
 
-    The connection's text must be readable as str (undecodable bytes as surrogates, shown escaped).
-    Raises sqlite3.Error on a damaged file.
+    The connection is one of `tree.sandbox.connect`. Raises sqlite3.DatabaseError for a file that SQLite refuses.
     """
-    views = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")}
-    return tuple(_read_table(connection, name, name in views, descriptions or {}) for name in column_names(connection))
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> list[tuple]:
-    return connection.execute(f"PRAGMA table_info({literal(table)})").fetchall()
-
-
-def _read_table(connection: sqlite3.Connection, table: str, is_view: bool, descriptions: Mapping) -> Table:
-    columns = _columns(connection, table)
-    key = tuple(name for _, name, _, _, _, rank in sorted(columns, key=lambda column: column[5]) if rank)
-    foreign_keys = _foreign_keys(connection, table)
-    linking = {*key, *(name for foreign_key in foreign_keys for name in foreign_key.columns)}
-    # a view may take any time to compute
-    samples = {} if is_view else _samples(connection, table, [column[1] for column in columns])
     found = []
-    for _, name, kind, _, _, _ in columns:
-        values = samples.get(name, [])
+    problems = {} if problems is None else problems
+    for info in list_tables(connection):
+        if info.kind != "shadow":
+            problems.update(info.problems())
+            table = _read_table(connection, info, descriptions or {}, problems)
+            found += [table] if table.columns else []
+    return tuple(found)
+
+
+def _read_table(connection: sqlite3.Connection, info: TableInfo, descriptions: Mapping, problems: Problems) -> Table:
+    """The table; without columns when none can be read."""
+    # a view may take any time to compute
+    samples = None if info.kind == "view" else _samples(connection, info, problems)
+    columns = [column for column in info.readable() if samples is None or column.name in samples]
+    if not columns:
+        return Table(info.name, ())
+    shown = {column.name for column in columns}
+    key = tuple(column.name for column in sorted(info.columns, key=lambda column: column.rank) if column.rank)
+    foreign_keys = tuple(key for key in _foreign_keys(connection, info.name) if shown.issuperset(key.columns))
+    linking = {*key, *(name for foreign_key in foreign_keys for name in foreign_key.columns)}
+    found = []
+    for column in columns:
+        values = samples[column.name] if samples else []
         # the numbers of a key say nothing about the question
-        examples = _examples(values if name not in linking else [value for value in values if isinstance(value, str)])
-        said = descriptions.get((table, name), Description("", ""))
+        examples = _examples(
+            values if column.name not in linking else [value for value in values if isinstance(value, str)]
+        )
+        said = descriptions.get((info.name, column.name), Description("", ""))
         codes = said.values if explains_codes(said.values, values) else ""
-        found.append(Column(name, kind, examples, said.meaning, codes))
-    return Table(table, tuple(found), key, foreign_keys)
+        found.append(Column(column.name, column.kind, examples, said.meaning, codes))
+    return Table(info.name, tuple(found), key if shown.issuperset(key) else (), foreign_keys)
 
 
 def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:
@@ -110,14 +114,34 @@ def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[ForeignKe
     )
 
 
-def _samples(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> dict[str, list]:
-    """The distinct values of each column in the first rows, frequent ones first; no NULL, empty text or BLOB."""
+def _samples(connection: sqlite3.Connection, info: TableInfo, problems: Problems) -> dict[str, list]:
+    """The sampled values of the columns that can be read; the others are added to `problems`."""
+    columns = [column.name for column in info.readable()]
+    try:
+        return _values(connection, info, columns)
+    except sqlite3.Error as error:  # a damaged page, or what a column is computed with
+        failed: Problems = {(info.name, ""): reason(error)}
+    samples = {}
+    for column in columns:
+        try:
+            samples |= _values(connection, info, [column])
+        except sqlite3.Error as error:
+            failed[info.name, column] = reason(error)
+    problems.update({key: why for key, why in failed.items() if bool(key[1]) == bool(samples)})
+    return samples
+
+
+def _values(connection: sqlite3.Connection, info: TableInfo, columns: Sequence[str]) -> dict[str, list]:
+    """The distinct values of columns in the first rows, frequent ones first; no NULL, empty text or BLOB."""
+    if not columns:
+        return {}
     start = LONG_VALUE + 1
     shown = ", ".join(
         f"CASE typeof({name}) WHEN 'blob' THEN NULL WHEN 'text' THEN substr({name}, 1, {start}) ELSE {name} END"
         for name in map(delimited, columns)
     )
-    rows = connection.execute(f"SELECT {shown} FROM {delimited(table)} LIMIT {SAMPLED_ROWS}").fetchall()
+    query = f"SELECT {shown} FROM {delimited(info.name)} {by_scan(info.kind)} LIMIT {SAMPLED_ROWS}"
+    rows = connection.execute(query).fetchall()
     return {
         name: [value for value, _ in Counter(row[place] for row in rows).most_common() if value not in (None, "")]
         for place, name in enumerate(columns)

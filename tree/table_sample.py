@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tree.sql_text import delimited
+from tree.table_info import ColumnInfo, Problems, TableInfo, is_unicode, list_tables, reason
 
 ROWS = 5_000  # taken of a table, beside those that the rows taken refer to
 BLOCKS = 10  # of neighbouring rows, which often belong together, that the rows of a larger table are taken in
@@ -41,56 +42,55 @@ class Table:
     whole: bool
 
 
-def is_unicode(text: str) -> bool:
-    """Whether text can be bound and written; other bytes come as surrogates, see `tree.sandbox.connect`."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def read_tables(connection: sqlite3.Connection) -> dict[str, Table]:
+def read_tables(connection: sqlite3.Connection, problems: Problems) -> dict[str, Table]:
     """Ordinary tables by their names in lower case, in the order of their creation, with at most ROWS rows of each and
-    those that these refer to.
+    those that these refer to. A table with something that cannot be read is left out and added to `problems`.
     """
-    kinds = dict(connection.execute("SELECT name, type FROM pragma_table_list WHERE schema = 'main'"))
-    made = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY rowid").fetchall()
-    definitions = {
-        name: sql
-        for name, sql in made
-        if sql and kinds.get(name) == "table" and is_unicode(name) and name[:7] != "sqlite_"
-    }
-    columns = {
-        name.lower(): connection.execute("SELECT name, pk, hidden FROM pragma_table_xinfo(?)", (name,)).fetchall()
-        for name in definitions
-    }
-    keys = {name.lower(): _foreign_keys(connection, name, columns) for name in definitions}
+    definitions = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+    ordinary = [info for info in list_tables(connection) if info.kind == "table"]
+    for info in ordinary:
+        problems.update(info.problems())
+    whole = [info for info in ordinary if not info.problems()]
+    columns = {info.name.lower(): info.columns for info in whole}
+    keys = {info.name.lower(): _foreign_keys(connection, info.name, columns) for info in whole}
     tables = {}
-    for name, sql in definitions.items():
-        own = columns[name.lower()]
-        rows, whole = _rows_taken(connection, name, {column.lower() for column, *_ in own})
-        tables[name.lower()] = Table(
-            name=name,
-            sql=sql,
-            columns=tuple(column for column, *_ in own),
-            stored=tuple(number for number, (*_, hidden) in enumerate(own) if not hidden),
-            free=_free_columns(connection, name, own, keys),
-            keys=keys[name.lower()],
+    for info in whole:
+        try:
+            rows, all_taken = _rows_taken(connection, info.name, {column.name.lower() for column in info.columns})
+        except sqlite3.Error as error:
+            problems[info.name, ""] = reason(error)
+            continue
+        tables[info.name.lower()] = Table(
+            name=info.name,
+            sql=definitions[info.name],
+            columns=tuple(column.name for column in info.columns),
+            stored=tuple(number for number, column in enumerate(info.columns) if not column.computed),
+            free=_free_columns(connection, info, keys),
+            keys=keys[info.name.lower()],
             rows=rows,
-            whole=whole,
+            whole=all_taken,
         )
+    if problems and not tables:
+        raise sqlite3.DatabaseError(f"no table can be read: {next(iter(problems.values()))}")
+    for table in tables.values():
+        table.keys = tuple(key for key in table.keys if key.parent in tables)
     _take_parents(connection, tables)
     return tables
 
 
-def _foreign_keys(connection: sqlite3.Connection, name: str, columns: dict[str, list[Row]]) -> tuple[ForeignKey, ...]:
+def _foreign_keys(
+    connection: sqlite3.Connection, name: str, columns: dict[str, tuple[ColumnInfo, ...]]
+) -> tuple[ForeignKey, ...]:
     """The foreign keys of a table, without those to tables or columns that do not exist."""
     parts: dict[int, list[Row]] = {}
     query = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
     for key, parent, *pair in connection.execute(query, (name,)):
         parts.setdefault(key, []).append((parent.lower(), *pair))
-    numbers = {table: {column.lower(): i for i, (column, *_) in enumerate(own)} for table, own in columns.items()}
+    numbers = {table: {column.name.lower(): i for i, column in enumerate(own)} for table, own in columns.items()}
     found = []
     for key in parts.values():
         parent = key[0][0]
-        primary = [column for column, place, _ in sorted(columns.get(parent, ()), key=lambda row: row[1]) if place]
+        primary = [one.name for one in sorted(columns.get(parent, ()), key=lambda column: column.rank) if one.rank]
         wanted = primary if key[0][2] is None else [column for *_, column in key]  # without names, the primary key
         with contextlib.suppress(KeyError):
             here = tuple(numbers[name.lower()][column.lower()] for _, column, _ in key)
@@ -101,21 +101,20 @@ def _foreign_keys(connection: sqlite3.Connection, name: str, columns: dict[str, 
 
 
 def _free_columns(
-    connection: sqlite3.Connection, name: str, columns: list[Row], keys: dict[str, tuple[ForeignKey, ...]]
+    connection: sqlite3.Connection, info: TableInfo, keys: dict[str, tuple[ForeignKey, ...]]
 ) -> tuple[int, ...]:
     """The columns of a table that no key, foreign key or UNIQUE says anything about."""
-    bound = {number for number, (_, primary, _) in enumerate(columns) if primary}
+    bound = {number for number, column in enumerate(info.columns) if column.rank}
     for table, own in keys.items():
         for key in own:
-            bound.update(key.columns if table == name.lower() else ())
-            bound.update(key.parent_columns if key.parent == name.lower() else ())
-    unclear = any(hidden for *_, hidden in columns)  # what is computed may be bound by anything
-    unique = 'SELECT name, partial FROM pragma_index_list(?) WHERE "unique"'
-    for index, partial in connection.execute(unique, (name,)).fetchall():
-        numbers = [number for (number,) in connection.execute("SELECT cid FROM pragma_index_info(?)", (index,))]
-        unclear = unclear or partial or min(numbers) < 0  # of some rows, or an expression
-        bound.update(numbers)
-    return () if unclear else tuple(number for number in range(len(columns)) if number not in bound)
+            bound.update(key.columns if table == info.name.lower() else ())
+            bound.update(key.parent_columns if key.parent == info.name.lower() else ())
+    unclear = any(column.computed for column in info.columns)  # what is computed may be bound by anything
+    unique = """SELECT partial, cid FROM pragma_index_list(?) AS list, pragma_index_info(list.name) WHERE "unique\""""
+    for partial, number in connection.execute(unique, (info.name,)):
+        unclear = unclear or partial or number < 0  # of some rows, or an expression
+        bound.add(number)
+    return () if unclear else tuple(number for number in range(len(info.columns)) if number not in bound)
 
 
 def _rows_taken(connection: sqlite3.Connection, name: str, columns: set[str]) -> tuple[list[Row], bool]:
@@ -190,7 +189,10 @@ def _missing_parents(connection: sqlite3.Connection, table: Table, key: ForeignK
     connection.execute(f"CREATE TEMP TABLE wanted ({', '.join(f'k{i}' for i in range(len(key.columns)))})")
     insert_rows(connection, "temp.wanted", wanted.values())
     query = f"SELECT * FROM {delimited(parent.name)} WHERE ({names}) IN (SELECT * FROM temp.wanted)"
-    rows = connection.execute(query).fetchall()
+    try:
+        rows = connection.execute(query).fetchall()
+    except sqlite3.Error:  # a collation that is missing, a damaged page: these rows stay without their parents
+        rows = []
     connection.execute("DROP TABLE temp.wanted")
     return [row for row in rows if alike(row, key.parent_columns) not in present]
 

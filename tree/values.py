@@ -12,16 +12,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from rapidfuzz import fuzz, process
 
 from tree.cache import building, fingerprint
 from tree.files import InputError
+from tree.sandbox import connect
 from tree.schema import quoted
-from tree.sql_text import literal
+from tree.sql_text import delimited, literal
+from tree.table_info import ColumnInfo, Problems, list_tables, reason
 
-FORMAT = 1  # of the index; one of another format is built anew
+FORMAT = 2  # of the index; one of another format is built anew
 MAX_DISTINCT = 100_000  # cells of one column
 MAX_LENGTH = 80  # characters of a cell; a column whose texts are longer than that on average is free text
 SAMPLED_ROWS = 1_000  # that tell what a column holds
@@ -48,24 +49,21 @@ class Match:
 TABLES = """
 CREATE TABLE place (id INTEGER PRIMARY KEY, table_name TEXT, column_name TEXT);
 CREATE TABLE name (word TEXT PRIMARY KEY);
+CREATE TABLE unread (table_name TEXT, column_name TEXT, why TEXT);
 CREATE VIRTUAL TABLE cell USING fts5 (value, place UNINDEXED, tokenize = 'porter unicode61 remove_diacritics 2');
-"""
-COLUMNS = """
-SELECT t.name, c.name, c.type FROM pragma_table_list AS t, pragma_table_info(t.name, 'source') AS c
-WHERE t.schema = 'source' AND t.type = 'table' AND t.name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY t.name, c.cid
 """
 MEAN_LENGTH = f"""
 SELECT avg(CASE typeof(cell) WHEN 'text' THEN length(cell) END)
-FROM (SELECT {{column}} AS cell FROM source.{{table}} LIMIT {SAMPLED_ROWS})
+FROM (SELECT {{column}} COLLATE BINARY AS cell FROM {{table}} NOT INDEXED LIMIT {SAMPLED_ROWS})
 """
 NUMBERS = re.compile("INT|REAL|FLOA|DOUB|NUM|DEC", re.I)  # declared types
-# cells that a question may speak of: short text with a letter, no time stamps, links or hashes
+# cells that a question may speak of: short text with a letter, no time stamps, links or hashes. They are compared by
+# their bytes and without an index, because this SQLite may lack the collation of the column or of the index
 CELLS = f"""
-INSERT INTO cell SELECT DISTINCT {{column}}, {{place}} FROM source.{{table}} WHERE typeof({{column}}) = 'text'
-AND length({{column}}) <= {MAX_LENGTH} AND ({{column}} GLOB '*[A-Za-z]*' OR {{column}} GLOB '*[^ -~]*')
-AND {{column}} NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*'
-AND {{column}} NOT LIKE '%://%' AND {{column}} NOT LIKE 'www.%'
-AND ({{column}} NOT GLOB '*[0-9]*' OR {{column}} GLOB '*[^0-9A-Fa-f-]*' OR length({{column}}) < 16)
+SELECT DISTINCT cell FROM (SELECT {{column}} COLLATE BINARY AS cell FROM {{table}} NOT INDEXED)
+WHERE typeof(cell) = 'text' AND length(cell) <= {MAX_LENGTH} AND (cell GLOB '*[A-Za-z]*' OR cell GLOB '*[^ -~]*')
+AND cell NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*' AND cell NOT LIKE '%://%' AND cell NOT LIKE 'www.%'
+AND (cell NOT GLOB '*[0-9]*' OR cell GLOB '*[^0-9A-Fa-f-]*' OR length(cell) < 16)
 LIMIT {MAX_DISTINCT}
 """
 
@@ -95,34 +93,27 @@ def build_index(database: Path, folder: Path) -> Path:
 
 def _format(place: Path) -> int:
     """The format of an index, 0 when there is none."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open(place)) as connection:
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(connect(place)) as connection:
         return connection.execute("PRAGMA user_version").fetchone()[0]
     return 0
 
 
-def _read_only(path: Path) -> str:
-    return f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(_read_only(path), uri=True)
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-    return connection
-
-
-def _delimited(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def unread_columns(index: Path) -> Problems:
+    """The columns whose cells an index lacks because they could not be read when it was built."""
+    with contextlib.closing(connect(index)) as connection:
+        rows = connection.execute("SELECT table_name, column_name, why FROM unread").fetchall()
+    return {(table, column): why for table, column, why in rows}
 
 
 def _write_index(database: Path, target: str) -> None:
-    with contextlib.closing(sqlite3.connect(target, uri=True, isolation_level=None)) as connection:
-        with contextlib.closing(_open(database)) as source:
-            (encoding,) = source.execute("PRAGMA encoding").fetchone()  # only the same one can be attached
-        connection.execute(f"PRAGMA encoding = '{encoding}'")
-        connection.execute("PRAGMA journal_mode = OFF")  # a torn file is thrown away
-        connection.execute("PRAGMA synchronous = OFF")
+    with (
+        contextlib.closing(sqlite3.connect(target, isolation_level=None)) as index,
+        contextlib.closing(connect(database)) as source,
+    ):
+        index.execute("PRAGMA journal_mode = OFF")  # a torn file is thrown away
+        index.execute("PRAGMA synchronous = OFF")
         try:
-            connection.executescript(TABLES)
+            index.executescript(TABLES)
         except sqlite3.OperationalError as error:
             if "no such module" not in str(error):
                 raise
@@ -130,21 +121,35 @@ def _write_index(database: Path, target: str) -> None:
                 f"SQLite {sqlite3.sqlite_version} of this Python has no full-text search ({error}); use a Python whose "
                 "SQLite has FTS5 (python.org, conda-forge or uv)"
             ) from None
-        connection.execute("ATTACH ? AS source", (_read_only(database),))
-        connection.execute("BEGIN")
-        columns = connection.execute(COLUMNS).fetchall()
-        for number, (table, column, kind) in enumerate(columns):
-            names = {"table": _delimited(table), "column": _delimited(column), "place": number}
-            (length,) = connection.execute(MEAN_LENGTH.format_map(names)).fetchone()
-            # a scan of millions of numbers is spared
-            if length <= MAX_LENGTH if length is not None else not NUMBERS.search(kind):
-                connection.execute("INSERT INTO place VALUES (?, ?, ?)", (number, table, column))
-                connection.execute(CELLS.format_map(names))
-        words = {word for table, column, _ in columns for word in _words(f"{table} {column}")}
-        connection.executemany("INSERT INTO name VALUES (?)", ((word,) for word in sorted(words)))
-        connection.execute("INSERT INTO cell (cell) VALUES ('optimize')")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")
+        index.execute("BEGIN")
+        tables = [table for table in list_tables(source) if table.kind == "table"]
+        columns = [(table.name, column) for table in tables for column in table.readable()]
+        source.text_factory = bytes  # cells go into the index byte for byte
+        for number, (table, column) in enumerate(sorted(columns, key=lambda place: place[0])):
+            try:
+                cells = _cells(source, table, column)
+            except sqlite3.Error as error:
+                index.execute("INSERT INTO unread VALUES (?, ?, ?)", (table, column.name, reason(error)))
+                continue
+            if cells is not None:
+                index.execute("INSERT INTO place VALUES (?, ?, ?)", (number, table, column.name))
+                cells = ((cell, number) for (cell,) in cells)
+                index.executemany("INSERT INTO cell VALUES (CAST(? AS TEXT), ?)", cells)
+        words = {word for table, column in columns for word in _words(f"{table} {column.name}")}
+        index.executemany("INSERT INTO name VALUES (?)", ((word,) for word in sorted(words)))
+        index.execute("INSERT INTO cell (cell) VALUES ('optimize')")
+        index.execute(f"PRAGMA user_version = {FORMAT}")
+        index.execute("COMMIT")
+
+
+def _cells(source: sqlite3.Connection, table: str, column: ColumnInfo) -> list[tuple[bytes]] | None:
+    """The cells of a column that a question may speak of; None for a column of numbers or of free text."""
+    names = {"table": delimited(table), "column": delimited(column.name)}
+    (length,) = source.execute(MEAN_LENGTH.format_map(names)).fetchone()
+    # a scan of millions of numbers is spared
+    if length > MAX_LENGTH if length is not None else NUMBERS.search(column.kind):
+        return None
+    return source.execute(CELLS.format_map(names)).fetchall()
 
 
 # --- the text -------------------------------------------------------------------------------------------------------
@@ -253,7 +258,7 @@ def matching_values(index: Path, text: str) -> list[Match]:
     Not found: abbreviations ("LA"), nationalities unlike their country ("Dutch"), typing errors in a value's only
     word, and values in a script without spaces that the text does not set apart.
     """
-    with contextlib.closing(_open(index)) as connection:
+    with contextlib.closing(connect(index)) as connection:
         asked = _text(text, [name for (name,) in connection.execute("SELECT word FROM name")])
         rows = connection.execute(SEARCH, (asked.query, COARSE)).fetchall()
     found = (_found(Match(*row), asked) for row in rows if not UNSHOWN.search(row[-1]))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tree.cache import State, file_state
 from tree.gold_cache import GoldCache
-from tree.perturbed import INSTANCES, instance_files
-from tree.sandbox import BY_CHANCE, NO_SUCH, Execution, Limits, Row, database, run
+from tree.perturbed import instance_files
+from tree.sandbox import BY_CHANCE, NO_SUCH, Execution, Limits, Row, run
 from tree.sql_text import canonical_sql, orders_rows, returns_constants
 from tree.sql_tokens import TOKEN
 
@@ -23,7 +23,6 @@ DEAR = 0.01  # seconds of a gold query from which its result is always kept on d
 GOLD_ROWS_KEPT = 5_000  # larger ones are read from disk for each candidate
 INSTANCE_TIMEOUT = 5.0  # seconds of a query on a perturbed instance, where nearly all take less than 0.01
 INSTANCE_STEPS = 50_000_000  # of a query on a perturbed instance, about a second
-INSTANCE_RUNS = 6 * len(INSTANCES)  # at most, of one candidate and its gold
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,10 @@ def judge(
     if gold.outcome == execution.outcome == "empty":
         execution = replace(execution, flags=(*execution.flags, "both_empty"))
     ex = set(rows) == gold_set
-    if ex and perturbed:
-        blind = "constant" in execution.flags or not database(path).sees_rows or returns_constants(sql)
-        guessed = blind and not ("constant" in gold.flags or returns_constants(gold_sql))
-        # gold that looks at the clock or draws random numbers says nothing about the result on other rows
-        is_chance = BY_CHANCE in gold.flags
-        if guessed or (not is_chance and _differs(path, sql, gold_sql, limits, cache, perturbed)):
-            execution = replace(execution, flags=(*execution.flags, "fragile"))
-    return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
+    verdict = Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
+    if ex and perturbed and is_fragile(path, sql, gold_sql, verdict, limits, cache, perturbed):
+        return marked_fragile(verdict)
+    return verdict
 
 
 def same_rows(rows: list[Row], gold_rows: list[Row], ordered: Callable[[], bool]) -> bool:
@@ -154,7 +149,26 @@ def _same_number(value: object) -> object:
 
 def instance_limits(limits: Limits) -> Limits:
     """Those of a query on a perturbed instance."""
-    return Limits(min(limits.timeout, INSTANCE_TIMEOUT), min(limits.steps, INSTANCE_STEPS))
+    return replace(limits, timeout=min(limits.timeout, INSTANCE_TIMEOUT), steps=min(limits.steps, INSTANCE_STEPS))
+
+
+def marked_fragile(verdict: Verdict) -> Verdict:
+    """The verdict on a candidate that is right only by coincidence."""
+    return replace(verdict, execution=replace(verdict.execution, flags=(*verdict.execution.flags, "fragile")))
+
+
+def is_fragile(
+    path: str, sql: str, gold_sql: str, verdict: Verdict, limits: Limits, cache: GoldCache, perturbed: Path
+) -> bool:
+    """Whether a candidate that is right on the database at `path` is so only by coincidence: because it looks at no
+    row, unlike gold, or because it is wrong on one of the perturbed instances.
+    """
+    execution, gold = verdict.execution, verdict.gold
+    blind = "constant" in execution.flags or not execution.sees_rows or returns_constants(sql)
+    guessed = blind and not ("constant" in gold.flags or returns_constants(gold_sql))
+    # gold that looks at the clock or draws random numbers says nothing about the result on other rows
+    is_chance = BY_CHANCE in gold.flags
+    return guessed or (not is_chance and _differs(path, sql, gold_sql, limits, cache, perturbed))
 
 
 def _differs(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path) -> bool:

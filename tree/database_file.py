@@ -1,0 +1,62 @@
+"""What a SQLite file says about itself before it is opened: whether it is whole, and whether a journal beside it holds
+changes that are not in it.  Formats: https://www.sqlite.org/fileformat.html.
+"""
+
+import shlex
+from pathlib import Path
+
+MAGIC = b"SQLite format 3\0"
+HEADER = 100  # bytes of a database
+MIN_PAGE = 512  # bytes
+WAL_HEADER = 32  # bytes; changes follow
+
+
+def no_database(path: Path) -> str:
+    """Why the file at `path` is no SQLite database, "" when it may be one."""
+    with path.open("rb") as file:
+        start = file.read(HEADER)
+    if not start:
+        return "an empty file, no database"
+    return "" if start.startswith(MAGIC) else "not a SQLite database"
+
+
+def cut_off(path: Path) -> str:
+    """How much of the database at `path` is missing at its end, "" when nothing is.
+
+    A file may be longer than its header says: SQLite does not look at the rest.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(HEADER).ljust(HEADER, b"\0")
+    page = int.from_bytes(header[16:18], "big")
+    page = 65_536 if page == 1 else page
+    pages = int.from_bytes(header[28:32], "big")
+    if not pages or header[24:28] != header[92:96]:  # by a SQLite before 3.7, which did not keep the count
+        pages = -(-size // max(page, 1))
+    wanted = max(page * pages, MIN_PAGE)
+    return f"cut off, {size} of {wanted} bytes" if size < wanted else ""
+
+
+def unfinished(path: Path) -> str:
+    """The journal with changes that the database at `path` lacks, and how to bring them in; "" when there is none.
+
+    SQLite looks for journals beside the file that a link leads to. A rollback journal whose first byte is zero, as
+    PRAGMA journal_mode = PERSIST leaves it, holds nothing, and so does a write-ahead log without a page.
+    """
+    real = path.resolve()
+    log, journal = Path(f"{real}-wal"), Path(f"{real}-journal")
+    if log.is_file() and log.stat().st_size > WAL_HEADER:
+        return _advice(log, real, "PRAGMA wal_checkpoint(TRUNCATE)")
+    if journal.is_file() and _first_byte(journal) not in (b"", b"\0"):
+        return _advice(journal, real, "SELECT count(*) FROM sqlite_master")  # the first reader rolls back
+    return ""
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
+
+
+def _advice(journal: Path, database: Path, sql: str) -> str:
+    place = journal.name if journal.parent == database.parent else journal
+    return f'unfinished changes in {place}; run: sqlite3 {shlex.quote(str(database))} "{sql}"'
