@@ -158,7 +158,7 @@ def test_a_database_is_read_whole_before_the_clock_of_a_query_runs(shop, monkeyp
     path, sql, limits, cache = str(shop), "SELECT 1", Limits(5.0, 10**9), GoldCache(None)
     tasks = (
         lambda: sql_utils._run_gold(path, sql, limits, cache),
-        lambda: sql_utils._judge_all(path, (sql,), sql, limits, cache, None),
+        lambda: sql_utils._judge_all(path, (sql,), sql, limits, cache),
         lambda: sql_utils._observe(path, sql, sql, limits, cache),
     )
     for task in tasks:
