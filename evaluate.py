@@ -15,10 +15,11 @@ Writes --output_file (JSON), and beside it the same name with .md (tables) and .
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tree.files import InputError, check_writable, replacing, run_script, write_json
+from tree.prompt_settings import PromptSettings, made_with
 
 UNTRAINED = "none"
 TEST_DATA = "final_data_test.json"
@@ -74,6 +75,57 @@ def read_asked(args: argparse.Namespace) -> list:
     return asked
 
 
+def settings_of(adapters: Sequence[str]) -> dict[str, PromptSettings | None]:
+    """Adapter -> what the prompts that it was trained behind were made with; None when its folder does not say.
+
+    The untrained base is asked as the first adapter beside it, alone as step 4.1 does unless told otherwise.
+    """
+    from reward.trained_on import FILE, recorded_prompt_settings
+
+    found = {}
+    for adapter in adapters:
+        if adapter != UNTRAINED:
+            recorded = recorded_prompt_settings(adapter)
+            found[adapter] = PromptSettings.of(recorded)
+            if recorded is not None and found[adapter] is None:
+                raise InputError(f"{Path(adapter) / FILE}: 'prompt_settings' are none that can be used; train again")
+    return {UNTRAINED: next(iter(found.values()), PromptSettings())} | found
+
+
+def other_prompts(args: argparse.Namespace, asked: Sequence, settings: dict) -> Iterator[str]:
+    """A warning for every file whose prompts were made in another way than those that an adapter was trained behind."""
+    from tree.manifest import differences
+
+    brought = [args.test_data, args.candidates if any(one.prompt for one in asked) else None]
+    for path in filter(None, brought):
+        made = made_with(path)
+        for adapter in args.adapters:
+            own = settings[adapter]
+            if adapter != UNTRAINED and made and own and made != own:
+                changed = ", ".join(differences(vars(own), vars(made)))
+                yield f"warning: {path}: {adapter} was trained behind other prompts than these ({changed})"
+
+
+def with_own_prompts(args: argparse.Namespace, asked: Sequence, settings: dict, tokenizer) -> dict[str, list]:
+    """Adapter -> the questions, where they bring no prompt with one that is made as those it was trained behind."""
+    from eval.candidates import with_prompts
+
+    lacking = sum(not one.prompt for one in asked)
+    made, found = {}, {}
+    for adapter in args.adapters:
+        if lacking and settings[adapter] is None and adapter != UNTRAINED:
+            print(
+                f"warning: {adapter} does not say what its prompts were made with, so the {lacking} questions of "
+                f"{args.candidates} without a prompt get one as step 4.1 makes it by default ({PromptSettings()}); if "
+                "the adapter was trained behind others, give the rows a 'prompt'"
+            )
+        own = settings[adapter] or PromptSettings()
+        if own not in made:
+            made[own] = with_prompts(asked, own, args.candidates, args.db_root, tokenizer)
+        found[adapter] = made[own]
+    return found
+
+
 def prompt_of(one) -> tuple:
     from reward.data import Turn
 
@@ -90,33 +142,33 @@ def distinct_queries(pairs: Sequence, asked: Sequence) -> dict[tuple, list[str]]
     return {prompt: list(queries) for prompt, queries in found.items() if queries}
 
 
-def check_overlaps(args: argparse.Namespace, pairs: Sequence, asked: Sequence) -> None:
+def check_overlaps(args: argparse.Namespace, pairs: Sequence, asked: dict[str, list]) -> None:
     """Raise InputError when an adapter was trained on what it is to be judged by: pairs, and questions with gold."""
     from reward.trained_on import check_overlap
 
-    judged = [one for one in asked if one.question.sql]
     for adapter in args.adapters:
         if adapter == UNTRAINED or args.allow_overlap:
             continue
         if pairs:
             check_overlap(adapter, args.test_data, {pair.db_id for pair in pairs}, {pair.prompt for pair in pairs})
-        if judged:
+        if judged := [one for one in asked[adapter] if one.question.sql]:
             prompts = {prompt_of(one) for one in judged}
             check_overlap(adapter, args.candidates, {one.question.db_id for one in judged}, prompts)
 
 
-def score_all(args: argparse.Namespace, base: Path, queries: dict[tuple, list[str]]) -> dict[str, dict]:
-    """Adapter -> prompt -> query -> reward."""
+def score_all(args: argparse.Namespace, base: Path, pairs: Sequence, asked: dict[str, list]) -> dict[str, dict]:
+    """Adapter -> prompt -> query -> reward, each distinct candidate scored once."""
     from reward.model import load_reward_model, score
 
-    print(f"{len(queries)} prompts, {sum(map(len, queries.values()))} distinct candidates", flush=True)
     rewards = {}
     for adapter in args.adapters:
+        queries = distinct_queries(pairs, asked[adapter])
+        print(f"{adapter}: {len(queries)} prompts, {sum(map(len, queries.values()))} distinct candidates", flush=True)
         model, tokenizer = load_reward_model(base, None if adapter == UNTRAINED else adapter, args.dtype)
         scores = score(model, tokenizer, list(queries.items()), args.batch_size, progress=adapter)
         rewards[adapter] = {
-            prompt: dict(zip(asked, values, strict=True))
-            for (prompt, asked), values in zip(queries.items(), scores, strict=True)
+            prompt: dict(zip(candidates, values, strict=True))
+            for (prompt, candidates), values in zip(queries.items(), scores, strict=True)
         }
         del model
     return rewards
@@ -145,16 +197,16 @@ def pair_part(pairs: Sequence, rewards: dict[str, dict]) -> dict:
     }
 
 
-def candidate_rows(asked: Sequence, results: Sequence[dict], rewards: dict[str, dict]) -> list[dict]:
+def candidate_rows(asked: Sequence, executed: Sequence, rewards: dict[str, list[dict]]) -> list[dict]:
     """Every question's candidates in order, with outcome, whether it is right, and its rewards."""
     rows = []
-    for one, found in zip(asked, results, strict=True):
+    for number, (one, found) in enumerate(zip(asked, executed, strict=True)):
         listed = [
             {
                 "SQL": sql,
-                "outcome": found[sql].outcome if sql else "no_sql",
-                "is_correct": found[sql].ex if sql else None,
-                "rewards": {name: round(of[prompt_of(one)][sql], 6) for name, of in rewards.items() if sql},
+                "outcome": found.results[sql].outcome if sql else "no_sql",
+                "is_correct": found.results[sql].ex if sql else None,
+                "rewards": {name: round(of[number][sql], 6) for name, of in rewards.items() if sql},
             }
             for sql in one.candidates
         ]
@@ -176,33 +228,34 @@ def write_predictions(path: str, asked: Sequence, known: Sequence, choose: str) 
     print(f"predictions: {path} ({len(predictions)} questions, chosen by {choose})")
 
 
-def choice_part(args: argparse.Namespace, asked: Sequence, results: Sequence[dict], rewards: dict[str, dict]) -> dict:
-    """Best-of-N accuracy of the questions with gold (None without any), every candidate; writes the predictions."""
+def choice_part(args: argparse.Namespace, asked: Sequence, executed: Sequence, rewards: dict[str, list[dict]]) -> dict:
+    """Best-of-N accuracy of the questions with gold (None without any), every candidate; writes the predictions.
+
+    `rewards` are those of the queries of each question, by adapter.
+    """
     from eval.candidates import known
     from eval.choice_report import choice_report
 
     rewarded = {
-        name: [known(one, found, of.get(prompt_of(one), {})) for one, found in zip(asked, results, strict=True)]
-        for name, of in rewards.items()
+        name: [known(one, found.results, of) for one, found, of in zip(asked, executed, by_question, strict=True)]
+        for name, by_question in rewards.items()
     }
     if args.predictions:
         write_predictions(args.predictions, asked, rewarded[args.adapters[0]], args.choose)
-    judged = [
-        bool(one.question.sql) and all(result.ex is not None for result in found.values())
-        for one, found in zip(asked, results, strict=True)
-    ]
-    for one, right in zip(asked, judged, strict=True):
-        if one.question.sql and not right:
-            print(f"left out: question {one.question.question_id} ({one.question.db_id}), whose gold does not run")
-    if not any(judged):
+    for one, found in zip(asked, executed, strict=True):
+        if found.gold and not found.judged:
+            print(
+                f"left out: question {one.question.question_id} ({one.question.db_id}), whose gold fails: {found.gold}"
+            )
+    if not any(found.judged for found in executed):
         print("no question has gold that runs, so there is no accuracy to report")
 
     def with_gold(these: Sequence) -> list:
-        return [item for item, right in zip(these, judged, strict=True) if right]
+        return [item for item, found in zip(these, executed, strict=True) if found.judged]
 
-    plain = [known(one, found) for one, found in with_gold(list(zip(asked, results, strict=True)))]
+    plain = with_gold([known(one, found.results) for one, found in zip(asked, executed, strict=True)])
     report = choice_report(plain, {name: with_gold(these) for name, these in rewarded.items()}) if plain else None
-    return {"choice": report, "candidates": candidate_rows(asked, results, rewards)}
+    return {"choice": report, "candidates": candidate_rows(asked, executed, rewards)}
 
 
 def write_report(path: Path, report: dict) -> None:
@@ -239,28 +292,33 @@ def main() -> None:
     databases = database_fingerprints(args.db_root, [one.question.db_id for one in asked])
     facts = {"databases": databases, "model": str(base), "model_fingerprint": model_fingerprint(base)}
     manifest = Manifest(vars(args), inputs, **facts)
-    from eval.candidates import execute, make_prompts
+    from eval.candidates import execute
     from reward.model import check_adapter, load_tokenizer
 
     for adapter in args.adapters:
         if adapter != UNTRAINED:
             check_adapter(adapter, base)
-    make_prompts(asked, args.db_root, load_tokenizer(base))
-    check_overlaps(args, pairs, asked)
+    settings = settings_of(args.adapters)
+    manifest.content["prompt_settings"] = {name: settings[name] and vars(settings[name]) for name in args.adapters}
+    for warning in other_prompts(args, asked, settings):
+        print(warning)
+    by_adapter = with_own_prompts(args, asked, settings, load_tokenizer(base))
+    check_overlaps(args, pairs, by_adapter)
 
     # --- candidates are executed before a model takes the machine ---
-    results = asyncio.run(execute(asked, args)) if asked else []
+    executed = asyncio.run(execute(asked, args)) if asked else []
     check_unchanged(args.db_root, databases, "evaluate again")
 
-    # --- rewards: each distinct candidate once, behind its prompt ---
-    rewards = score_all(args, base, distinct_queries(pairs, asked))
+    # --- rewards, behind the prompts that each adapter knows ---
+    rewards = score_all(args, base, pairs, by_adapter)
 
     # --- report ---
     report = {"manifest": manifest.ended(pairs=len(pairs), questions=len(asked))}
     if pairs:
         report["pairs"] = pair_part(pairs, rewards)
     if asked:
-        report |= choice_part(args, asked, results, rewards)
+        by_question = {name: [of.get(prompt_of(one), {}) for one in by_adapter[name]] for name, of in rewards.items()}
+        report |= choice_part(args, asked, executed, by_question)
     write_report(report_file, report)
 
 

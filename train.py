@@ -46,7 +46,7 @@ LEARNING_RATE = 2e-4  # peak (compared in docs/RESULTS.md); LoRA wants about ten
 EPOCHS = 1.0  # passes over the pairs
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
 BATCH_SIZE = 4  # questions per device and forward pass, of one database if possible (without SHARE_PREFIX: pairs)
-GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step; few questions want many steps (docs/RESULTS.md)
+GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step (1 or 2: no difference is shown, docs/RESULTS.md)
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 WEIGHT_DECAY = 0.0  # AdamW's weight decay (0 = off)
 FLEX_ATTENTION = False  # on a GPU: FlexAttention instead of sdpa (bench/packed_attention.py tells which is faster)
@@ -256,12 +256,15 @@ def run_manifest(settings: SimpleNamespace, base: Path):
     """What this run is, from its start."""
     from tree.manifest import Manifest
     from tree.model_folder import model_fingerprint
+    from tree.prompt_settings import made_with
 
+    prompt_settings = made_with(settings.data_path)
     return Manifest(
         vars(settings),
         {"data": settings.data_path},
         model=str(base),
         model_fingerprint=model_fingerprint(base),
+        prompt_settings=prompt_settings and vars(prompt_settings),
         seed=settings.seed,
         processes=int(os.environ.get("WORLD_SIZE", "1")),
     )
@@ -316,6 +319,11 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
     going_on = not settings.fresh and goes_on(output, manifest.content)
     for name, value in vars(settings).items():
         print(f"{name} = {value!r}")
+    if manifest.content["prompt_settings"] is None:
+        print(
+            f"note: no manifest beside {settings.data_path} says what its prompts were made with, so the adapter will "
+            "not say it either (python -m tree.merge_shards writes one)"
+        )
 
     # --- data ---
     use_one_gpu_per_process()
@@ -349,7 +357,7 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
     if trainer.is_world_process_zero():
         some = [(part.question.prompt, part.question.candidates) for part in (validation or train)[:4]]
         check_saved(trainer.model, settings.output_dir, tokenizer, some)
-        write_trained_on(output, pairs, manifest.content["inputs"]["data"])
+        write_trained_on(output, pairs, manifest.content["inputs"]["data"], manifest.content["prompt_settings"])
         write_results(settings, trainer, tokenizer, validation, manifest, counts, first_step)
         end(output)
 

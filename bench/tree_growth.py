@@ -193,7 +193,7 @@ async def measure(args: argparse.Namespace) -> None:
         if len(work.questions) < args.questions:
             raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")
         tokenizer = load_tokenizer(model)
-        lengths = prepare_prompts(work, partial(encode, tokenizer), settings.max_prompt_tokens, settings)
+        lengths = prepare_prompts(work, partial(encode, tokenizer), args.db_root)
         longest = max(lengths.values())
         few = replace(work, questions=work.questions[: args.questions])
         common = replace(work, questions=work.questions[: args.common])

@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
 from tree.files import InputError, read_json
 from tree.pair_files import read_trees
+from tree.prompt_settings import PromptSettings
 from tree.rows import fit_row, iterate_json
 from tree.tree_node import Question, RevisionTree
 from tree.verdict import Result
@@ -21,14 +23,13 @@ COLUMNS = {
     **{"question_id": int, "db_id": str, "question": str, "candidates": list},
     **dict.fromkeys(("evidence", "SQL", "difficulty", "prompt"), (str, "")),
 }
-LONGEST_PROMPT = 3584  # tokens, as in step 4.1
 NO_QUERY = -1e9  # reward of a reply without a query
 TIERS = {"ok": ROWS, "empty": EMPTY}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Asked:
-    """A question (gold "" when there is none), its prompt ("" until `make_prompts`) and its candidates in order.
+    """A question (gold "" when there is none), its prompt ("" until `with_prompts`) and its candidates in order.
 
     Candidates that are equal stand as often as they were written; "" is a reply without a query.
     """
@@ -90,30 +91,45 @@ def warn_of_redraws(path: str) -> None:
 # --- prompts ----------------------------------------------------------------------------------------------------------
 
 
-def make_prompts(asked: Sequence[Asked], db_root: str, tokenizer) -> None:
-    """Fill in missing prompts, as step 4.1 writes them with its default settings. Raises InputError."""
+def with_prompts(asked: Sequence[Asked], settings: PromptSettings, path: str, db_root: str, tokenizer) -> list[Asked]:
+    """The same, with a prompt for those of `path` that lack one, as step 4.1 writes it with these settings.
+
+    Raises InputError for a question whose prompt cannot be made short enough.
+    """
+    from tree.generator import encode
     from tree.preflight import Work, prepare_prompts
 
-    missing = [one for one in asked if not one.prompt]
-    if not missing:
-        return
-    work = Work([one.question for one in missing])
-    settings = argparse.Namespace(db_root=db_root, no_values=False, data="the candidates' databases")
-    prepare_prompts(
-        work, lambda messages: tokenizer.apply_chat_template(messages, return_dict=False), LONGEST_PROMPT, settings
-    )
+    if all(one.prompt for one in asked):
+        return list(asked)
+    work = Work([one.question for one in asked if not one.prompt], settings)
+    prepare_prompts(work, partial(encode, tokenizer), db_root)
     if work.skipped:
         first = work.skipped[0]
-        raise InputError(f"question_id {first['question_id']}: {first['reason']}; give the row a 'prompt'")
-    for one in missing:
-        one.prompt = work.prompt(one.question)
+        raise InputError(f"{path}: question_id {first['question_id']}: {first['reason']}; give the row a 'prompt'")
+    return [one if one.prompt else replace(one, prompt=work.prompt(one.question)) for one in asked]
 
 
 # --- execution --------------------------------------------------------------------------------------------------------
 
 
-async def execute(asked: Sequence[Asked], args: argparse.Namespace) -> list[dict[str, Result]]:
-    """What each distinct candidate of each question gives, and whether it is gold's result where there is gold."""
+@dataclass(frozen=True)
+class Executed:
+    """What each distinct candidate of a question gives (against gold where that ran), and the outcome of its gold.
+
+    `gold` is "" without gold.
+    """
+
+    results: dict[str, Result]
+    gold: str
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is gold, and it ran."""
+        return self.gold in TIERS
+
+
+async def execute(asked: Sequence[Asked], args: argparse.Namespace) -> list[Executed]:
+    """Run gold, also where there is no candidate to judge by it, and every distinct candidate of every question."""
     from tqdm import tqdm
 
     from tree.cache import cache_folder
@@ -126,20 +142,22 @@ async def execute(asked: Sequence[Asked], args: argparse.Namespace) -> list[dict
         tqdm(total=total, desc="executing candidates", unit="query") as bar,
     ):
 
-        async def run(one: Asked, sql: str) -> Result:
-            path = database_path(args.db_root, one.question.db_id)
-            result = await executor.observe(path, sql, one.question.sql)
+        async def run(path: Path, sql: str, gold_sql: str) -> Result:
+            result = await executor.observe(path, sql, gold_sql)
             bar.update()
             return result
 
-        async def question(one: Asked) -> dict[str, Result]:
-            results = await asyncio.gather(*(run(one, sql) for sql in one.distinct))
-            return dict(zip(one.distinct, results, strict=True))
+        async def question(one: Asked) -> Executed:
+            path, gold_sql = database_path(args.db_root, one.question.db_id), one.question.sql
+            gold = (await executor.run_gold(path, gold_sql)).outcome if gold_sql else ""
+            usable = gold_sql if gold in TIERS else ""  # what fails is not run again for each candidate
+            results = await asyncio.gather(*(run(path, sql, usable) for sql in one.distinct))
+            return Executed(dict(zip(one.distinct, results, strict=True)), gold)
 
         return await asyncio.gather(*map(question, asked))
 
 
-def known(one: Asked, results: dict[str, Result], rewards: dict[str, float] | None = None) -> Candidates:
+def known(one: Asked, results: Mapping[str, Result], rewards: Mapping[str, float] | None = None) -> Candidates:
     """A question's candidates for choosing among them; `rewards` are those of the distinct ones.
 
     A reply without a query fails, and its reward is below all others.

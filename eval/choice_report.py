@@ -30,7 +30,7 @@ def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Cand
     the greedy query: greedy). `differences` are, by N, those of the ways with rewards to the votes without and to the
     first candidate, and of each adapter to the one before.
     """
-    numbers = sizes(max(len(these.tiers) for these in plain))
+    numbers = sizes(max(1, *(len(these.tiers) for these in plain)))
     bootstrap = Bootstrap(range(len(plain)))
     ways = {Way(name): (choose, plain) for name, choose in WITHOUT_REWARD.items()} | {
         Way(name, adapter): (choose, known)

@@ -1,4 +1,4 @@
-"""Which data a reward model was trained on, so that it is not evaluated on the same."""
+"""Which data a reward model was trained on: it is not judged by the same, and asked with prompts of its kind."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -18,20 +18,29 @@ def prompt_digest(prompt: Prompt) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def write_trained_on(folder: Path, pairs: Iterable[PreferencePair], data: dict) -> None:
+def write_trained_on(
+    folder: Path, pairs: Iterable[PreferencePair], data: dict, prompt_settings: dict | None = None
+) -> None:
     """Write `trained_on.json` beside an adapter: the databases and prompts of its pairs, those for validation too.
 
-    `data` names the pair file (path and sha256).
+    `data` names the pair file (path and sha256), `prompt_settings` say what its prompts were made with (None: unknown).
     """
     pairs = list(pairs)
     write_json(
         folder / FILE,
         {
             "data": data,
+            "prompt_settings": prompt_settings,
             "databases": sorted({pair.db_id for pair in pairs} - {""}),
             "prompts": sorted({prompt_digest(pair.prompt) for pair in pairs}),
         },
     )
+
+
+def recorded_prompt_settings(adapter: str | os.PathLike) -> object:
+    """What the adapter's folder says that the prompts of its pairs were made with; None when it does not say."""
+    seen = Path(adapter) / FILE
+    return read_json(seen, dict).get("prompt_settings") if seen.is_file() else None
 
 
 def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:

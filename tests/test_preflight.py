@@ -12,6 +12,7 @@ from tests.strange_databases import REFUSED, STRANGE, make_strange
 from tree import run_pipeline
 from tree.files import InputError
 from tree.preflight import Work, prepare_prompts
+from tree.prompt_settings import PromptSettings
 from tree.schema_text import FORMATS, SHORTENINGS
 from tree.tree_node import Question
 
@@ -24,10 +25,8 @@ def words(messages) -> list[str]:
 
 
 def prepared(db_root, *questions: Question, longest: int = 10_000, **settings) -> tuple[Work, dict[int, int]]:
-    flags = [word for name, value in settings.items() for word in (f"--{name}", value) if word]
-    args = run_pipeline.parse_arguments(["--db_root", str(db_root), *flags])
-    work = Work(list(questions), args.schema_format)
-    return work, prepare_prompts(work, words, longest, args)
+    work = Work(list(questions), PromptSettings(max_prompt_tokens=longest, **settings))
+    return work, prepare_prompts(work, words, db_root)
 
 
 def asked(text: str, db_id: str = "shop", evidence: str = "", number: int = 0, sql: str = "SELECT 1") -> Question:
@@ -57,7 +56,7 @@ def test_descriptions_and_stored_values_stand_in_the_prompt(described, layout, c
     assert "product.name = 'nail'" in rest and "product.category = 'tool'" in rest
     assert rest.endswith("Evidence: a tool is in category tool\nQuestion: How many nails are there?")
     assert "shop: 1 descriptions of nothing in the database: product.price" in capsys.readouterr().out
-    without, _ = prepared(described, question, schema_format=layout, no_values="")
+    without, _ = prepared(described, question, schema_format=layout, no_values=True)
     assert without.prompt(question) == prompt.replace(
         f"Stored values that the question may mean:\n{rest.split('Evidence')[0]}", ""
     )

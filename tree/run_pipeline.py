@@ -145,7 +145,7 @@ async def grow_all(
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
-async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer, limit: int) -> list[int]:
+async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer) -> list[int]:
     """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
     from tree.databases import check_unchanged
     from tree.generator import encode
@@ -153,7 +153,8 @@ async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer, lim
     if not args.no_gold:
         await check_gold(work, executor, args)
         await prepare_instances(work, executor, args)
-    lengths = prepare_prompts(work, partial(encode, tokenizer), longest_prompt(args, limit), args)
+    lengths = prepare_prompts(work, partial(encode, tokenizer), args.db_root)
+    work.report(f"{args.data}: every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
     check_unchanged(args.db_root, work.fingerprints, CHANGED)
     return list(lengths.values())
 
@@ -171,7 +172,7 @@ async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest:
     with Executor(workers, args.sql_timeout, **caches) as executor:
         # --- what is there to do ---
         tokenizer, limit = load_tokenizer(model), context_limit(args, model)
-        lengths = await prepare(work, args, executor, tokenizer, limit)
+        lengths = await prepare(work, args, executor, tokenizer)
         if args.dry_run:
             print("\n".join(dry_run_lines(work, lengths, shards, args, model, limit)))
             return
@@ -278,7 +279,7 @@ def main() -> None:
     if not args.dry_run:
         check_device()
     model = check_model_folder(args.model)
-    context_limit(args, model)
+    args.max_prompt_tokens = longest_prompt(args, context_limit(args, model))  # as the manifest is to record it
     work, shards = select(args)
     manifest = Manifest(
         vars(args),

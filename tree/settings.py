@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tree.dpo_extractor import add_pair_flags, check_pair_flags
 from tree.files import InputError, read_json
+from tree.prompt_settings import PromptSettings
 from tree.prompts import REVISIONS
 from tree.schema_text import FORMATS
 
@@ -29,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--max_prompt_tokens",
         type=int,
-        default=3584,
+        default=PromptSettings.max_prompt_tokens,
         help="longest prompt in tokens; a longer schema is shortened (0 = what the model reads). train.py reads 4096",
     )
 
