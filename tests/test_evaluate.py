@@ -76,6 +76,49 @@ def test_without_gold_there_are_predictions_but_no_accuracy(listed, tiny_model):
     assert {sql["SQL"] for sql in ran} <= set(chosen)
 
 
+def test_gold_that_fails_judges_nothing_whatever_the_candidates(listed, tiny_model):
+    """Beside questions whose candidates are none, empty or wrong: they count just where there is gold that runs."""
+    fails, runs = ("SELECT nothing FROM nowhere", "SELECT 1 WHERE 0"), ("", QUESTIONS[0][1])
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+    cases = [
+        *((gold, candidates) for gold in (fails[0], endless) for candidates in ([], [""], [runs[1]])),
+        *((fails[1], candidates) for candidates in ([], [""], ["SELECT 2 WHERE 0"])),  # no rows: gold that runs
+        *((runs[1], candidates) for candidates in ([], ["", ""], [runs[1]])),
+        *((runs[0], candidates) for candidates in ([""], [runs[1]])),
+    ]
+    rows = [
+        {"question_id": number, "db_id": "shop", "question": "?", "SQL": gold, "candidates": candidates}
+        for number, (gold, candidates) in enumerate(cases)
+    ]
+    listed.write_text(json.dumps(rows))
+    run = evaluate(listed, tiny_model, "--sql_timeout", "1", "--sql_workers", "1")
+    assert run.returncode == 0, run.stderr
+    left_out = [line for line in run.stdout.splitlines() if line.startswith("left out")]
+    assert len(left_out) == 6
+    assert all(f"question {number} (shop)" in line for number, line in enumerate(left_out))
+    assert "gold fails: error" in left_out[0] and "gold fails: timeout" in left_out[3]
+    report = json.loads((listed.parent / "report.json").read_text())
+    assert report["choice"]["questions"] == 6
+    assert {way["choose"]: way["ex"]["1"]["value"] for way in report["choice"]["ways"]}["oracle"] == pytest.approx(
+        2 / 6
+    )
+    right = [[sql["is_correct"] for sql in row["candidates"]] for row in report["candidates"]]
+    assert right == [[], [None], [None]] * 2 + [[], [None], [True], [], [None] * 2, [True], [None], [None]]
+
+
+def test_questions_with_gold_and_no_candidate_at_all_are_wrong(listed, tiny_model):
+    rows = json.loads(listed.read_text())
+    for row in rows[1:]:
+        row["candidates"] = []
+    rows[0] |= {"SQL": "", "candidates": [""]}
+    listed.write_text(json.dumps(rows))
+    run = evaluate(listed, tiny_model)
+    assert run.returncode == 0, run.stderr
+    choice_report = json.loads((listed.parent / "report.json").read_text())["choice"]
+    assert choice_report["questions"] == 5 and choice_report["sizes"] == [1]
+    assert all(way["ex"]["1"]["value"] == 0 for way in choice_report["ways"])
+
+
 def test_first_attempts_of_trees_are_the_candidates(tmp_path):
     node = {"parent_id": "node_initial", "d": 1, "generated_sql": "SELECT 1", "is_correct": False, "children_ids": []}
     nodes = {
@@ -111,8 +154,8 @@ def test_equal_results_are_one_group_whatever_the_query(listed, tmp_path):
 
     asked = read_candidates(str(listed))
     args = argparse.Namespace(sql_workers=1, sql_timeout=10.0, db_root=str(tmp_path / "databases"))
-    for one, results in zip(asked[:5], asyncio.run(execute(asked, args)), strict=False):
-        these = known(one, results)
+    for one, executed in zip(asked[:5], asyncio.run(execute(asked, args)), strict=False):
+        these = known(one, executed.results)
         assert these.groups[1] == these.groups[2] != these.groups[0]
         assert these.correct.tolist() == [0, 1, 1, 0, 0, 0]
         assert these.tiers.tolist() == [2, 2, 2, 0, 1, 0]

@@ -54,7 +54,11 @@ def test_training_writes_everything_and_says_what_it_was(trained, pair_rows):
     assert metrics["tokens_per_second"] > 0 and metrics["peak_memory_mb"] > 0
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["arguments"]["learning_rate"] == 1e-2 and manifest["versions"]["trl"]
-    assert "learning_rate = 0.01" in (trained / "printed.txt").read_text()
+    printed = (trained / "printed.txt").read_text()
+    assert "learning_rate = 0.01" in printed
+    # pairs of another origin: what their prompts were made with is unknown, and said to be
+    assert "note: no manifest beside" in printed and manifest["prompt_settings"] is None
+    assert json.loads((folder / "trained_on.json").read_text())["prompt_settings"] is None
 
 
 def test_the_model_card_says_what_the_adapter_is(trained, tiny_model):
