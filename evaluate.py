@@ -8,7 +8,8 @@
 Preference pairs (--test_data): accuracy, AUC, margins, calibration, by relation, distance gap, difficulty and database.
 Candidates (--candidates; of trees, the first attempts): execution accuracy after choosing one of N by reward, by
 votes, and by both. With --predictions the chosen query of each question, in BIRD's format. All intervals are 95 %,
-by drawing questions again. `none` is the untrained base model. Each distinct candidate is scored once.
+over questions. `none` is the untrained base model. Each distinct candidate is scored once; where candidates bring no
+prompt, each adapter is asked behind one that is made as those of its training pairs.
 
 Writes --output_file (JSON), and beside it the same name with .md (tables) and .png (curves).
 """

@@ -122,7 +122,7 @@ def likelihood_rows(model: str, test_pairs: Path) -> list[list[str]]:
 
     report = PairReport(load_pairs(test_pairs))
     return [
-        [name, interval(report.bootstrap.mean(list(map(wins, differences))).to_json())]
+        [name, interval(report.questions.mean(list(map(wins, differences))).to_json())]
         for name, differences in log_probabilities(model, test_pairs).items()
     ]
 

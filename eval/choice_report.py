@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, accuracy, first_correct, sizes
-from eval.bootstrap import Bootstrap
+from eval.bootstrap import DIFFERENCE, Clusters
 
 VOTES, FIRST = ("majority_vote", "executes_vote"), "first"
 
@@ -23,7 +23,7 @@ class Way:
 
 
 def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Candidates]]) -> dict:
-    """EX of each way of choosing for N = 1, 2, 4, …, over questions with gold; intervals by drawing questions again.
+    """EX of each way of choosing for N = 1, 2, 4, …, over questions with gold, with intervals.
 
     `plain` are the questions' candidates, `rewarded` the same with the rewards of each adapter. A question with fewer
     than N candidates counts with all it has. `first` is the first candidate as it stands (for a list that begins with
@@ -31,7 +31,7 @@ def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Cand
     first candidate, and of each adapter to the one before.
     """
     numbers = sizes(max(1, *(len(these.tiers) for these in plain)))
-    bootstrap = Bootstrap(range(len(plain)))
+    questions = Clusters(range(len(plain)))
     ways = {Way(name): (choose, plain) for name, choose in WITHOUT_REWARD.items()} | {
         Way(name, adapter): (choose, known)
         for adapter, known in rewarded.items()
@@ -46,7 +46,7 @@ def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Cand
 
     def less(ones: dict[int, list[float]], others: dict[int, list[float]]) -> dict:
         return {
-            str(number): bootstrap.mean(np.subtract(ones[number], others[number]).tolist()).to_json()
+            str(number): questions.mean(np.subtract(ones[number], others[number]), within=DIFFERENCE).to_json()
             for number in numbers
         }
 
@@ -64,12 +64,12 @@ def choice_report(plain: Sequence[Candidates], rewarded: dict[str, Sequence[Cand
     return {
         "questions": len(plain),
         "sizes": numbers,
-        FIRST: bootstrap.mean(first).to_json(),
+        FIRST: questions.mean(first).to_json(),
         "ways": [
             {
                 "choose": way.choose,
                 "adapter": way.adapter,
-                "ex": {str(number): bootstrap.mean(values).to_json() for number, values in by_number.items()},
+                "ex": {str(number): questions.mean(values).to_json() for number, values in by_number.items()},
             }
             for way, by_number in hits.items()
         ],

@@ -9,7 +9,9 @@ from eval.pair_report import BINS, GROUPS
 from tree.files import replacing
 
 
-def interval(figure: dict[str, float]) -> str:
+def interval(figure: dict[str, float | None]) -> str:
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} [too few]"
     return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
 
 
@@ -142,10 +144,9 @@ def _draw_gaps(axis, adapters: dict) -> None:
         values = [group["accuracy"] for group in groups.values()]
         at = np.arange(len(groups)) + 0.8 * (place + 0.5) / len(adapters) - 0.4
         heights = [value["value"] for value in values]
-        errors = [
-            [value["value"] - value["low"] for value in values],
-            [value["high"] - value["value"] for value in values],
-        ]
+        # NaN where there is no interval, which draws none
+        bounds = [[np.nan if value[end] is None else value[end] for value in values] for end in ("low", "high")]
+        errors = np.abs(np.subtract(bounds, heights))
         axis.bar(at, heights, 0.8 / len(adapters), yerr=errors, capsize=2, label=name)
         axis.set_xticks(range(len(groups)), [f"{gap}\n({group['pairs']})" for gap, group in groups.items()])
     axis.axhline(0.5, color="grey", linewidth=0.8)

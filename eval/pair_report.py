@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from eval.bootstrap import Bootstrap, Estimate
+from eval.bootstrap import DIFFERENCE, Clusters, Estimate
 from reward.data import PreferencePair
 from reward.metrics import wins
 
@@ -16,7 +16,7 @@ def auc(chosen: np.ndarray, rejected: np.ndarray) -> Callable[[np.ndarray], floa
     """Chance that the reward of a chosen query, of any pair, is above that of a rejected one, of any pair.
 
     The area under the ROC curve over all sides of the pairs, as a function of the pairs' weights, all [P]: rewards are
-    sorted once for all draws. Other than accuracy it compares across questions.
+    sorted once for all weights. Other than accuracy it compares across questions.
     """
     count = len(chosen)
     _, ranks = np.unique(np.concatenate([chosen, rejected]), return_inverse=True)
@@ -37,7 +37,7 @@ def calibration(differences: np.ndarray, weights: np.ndarray) -> list[dict[str, 
     out.
     """
     confidence = 1 / (1 + np.exp(-np.abs(differences)))
-    right = np.array([wins(difference) for difference in differences])
+    right = (np.sign(differences) + 1) / 2  # `wins` of all
     bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     total = np.bincount(bins, weights, BINS)
     confident, correct = (np.bincount(bins, weights * values, BINS) for values in (confidence, right))
@@ -72,11 +72,11 @@ GROUPS = {
 
 
 class PairReport:
-    """Figures of rewards on the same pairs; intervals by drawing questions again, the same draws for all."""
+    """Figures of rewards on the same pairs, with intervals over their questions."""
 
     def __init__(self, pairs: Sequence[PreferencePair]):
         self.pairs = pairs
-        self.bootstrap = Bootstrap([pair.question for pair in pairs])
+        self.questions = Clusters([pair.question for pair in pairs])
         self.groups = {
             name: {
                 value: [key(pair) == value for pair in pairs] for value in sorted({key(pair) for pair in pairs} - {""})
@@ -87,18 +87,18 @@ class PairReport:
     def figures(self, chosen: Sequence[float], rejected: Sequence[float]) -> dict:
         """All figures of the rewards [P] of the chosen and the rejected queries."""
         ones, others = np.asarray(chosen), np.asarray(rejected)
-        differences, bootstrap = ones - others, self.bootstrap
+        differences, questions = ones - others, self.questions
         hits = [wins(difference) for difference in differences]
         return {
             "pairs": len(hits),
-            "accuracy": bootstrap.mean(hits).to_json(),
-            "auc": bootstrap.statistic(auc(ones, others)).to_json(),
-            "mean_margin": bootstrap.mean(differences).to_json(),
-            "calibration_error": bootstrap.statistic(lambda weights: calibration_error(differences, weights)).to_json(),
+            "accuracy": questions.mean(hits).to_json(),
+            "auc": questions.statistic(auc(ones, others)).to_json(),
+            "mean_margin": questions.mean(differences, within=None).to_json(),
+            "calibration_error": questions.statistic(lambda weights: calibration_error(differences, weights)).to_json(),
             "ties": int((differences == 0).sum()),
             **{
                 f"by_{name.replace(' ', '_')}": {
-                    value: {"pairs": sum(where), "accuracy": bootstrap.mean(hits, where).to_json()}
+                    value: {"pairs": sum(where), "accuracy": questions.mean(hits, where).to_json()}
                     for value, where in values.items()
                 }
                 for name, values in self.groups.items()
@@ -108,13 +108,14 @@ class PairReport:
         }
 
     def baselines(self) -> dict[str, dict]:
-        """Accuracy without a reward model: of preferring the shorter query, and of a coin."""
-        shorter = [wins(len(pair.rejected) - len(pair.chosen)) for pair in self.pairs]
+        """Accuracy without a reward model: of preferring the shorter query, and of a coin, which is known."""
+        shorter = self.questions.mean([wins(len(pair.rejected) - len(pair.chosen)) for pair in self.pairs])
         return {
-            name: {"pairs": len(self.pairs), "accuracy": self.bootstrap.mean(hits).to_json()}
-            for name, hits in zip(NO_REWARD, (shorter, [0.5] * len(self.pairs)), strict=True)
+            name: {"pairs": len(self.pairs), "accuracy": estimate.to_json()}
+            for name, estimate in zip(NO_REWARD, (shorter, Estimate(0.5, 0.5, 0.5)), strict=True)
         }
 
     def difference(self, margins: Sequence[float], other: Sequence[float]) -> Estimate:
         """Accuracy of the first rewards less that of the others, by their reward differences [P]."""
-        return self.bootstrap.mean([wins(one) - wins(two) for one, two in zip(margins, other, strict=True)])
+        won = [wins(one) - wins(two) for one, two in zip(margins, other, strict=True)]
+        return self.questions.mean(won, within=DIFFERENCE)
