@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.interval_coverage import coverage
+from bench import interval_coverage
 from eval.bootstrap import DIFFERENCE, Clusters, unseen
 from eval.execution_accuracy import wilson_interval
 
@@ -70,8 +70,8 @@ def test_a_perfect_order_is_not_certain():
 
 @pytest.mark.parametrize("figure", ["accuracy", "difference"])
 @pytest.mark.parametrize("count", [5, 10, 30, 100])
-def test_intervals_cover_what_they_should(figure, count):
+def test_intervals_cover_what_they_should(figure, count, monkeypatch):
     """Over settings with few and many pairs per question, rare and common hits."""
-    ours, bootstrap = np.array(coverage(figure, count, samples=80)).mean(axis=0)
-    assert ours >= 0.92
-    assert count > 10 or bootstrap < ours - 0.03  # what it is measured against
+    monkeypatch.setattr(interval_coverage, "DRAWS", 2)  # of what the bench compares with, which takes the time
+    ours = [mine for mine, _ in interval_coverage.coverage(figure, count, samples=80)]
+    assert np.mean(ours) >= 0.92 and min(ours) >= 0.75
