@@ -194,6 +194,7 @@ async def measure(args: argparse.Namespace) -> None:
             raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")
         tokenizer = load_tokenizer(model)
         lengths = prepare_prompts(work, partial(encode, tokenizer), args.db_root)
+        work.report(f"{args.data}: every prompt is too long")
         longest = max(lengths.values())
         few = replace(work, questions=work.questions[: args.questions])
         common = replace(work, questions=work.questions[: args.common])

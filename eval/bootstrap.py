@@ -8,7 +8,9 @@ Association 22, 1927, 209-212) with Student's quantile and as many trials as wou
 the range and covers better near its ends (N. Dean, M. Pagano, "Evaluating confidence interval methods for binomial
 proportions in clustered surveys", Journal of Survey Statistics and Methodology 3, 2015, 484-503).
 
-Simulated coverage of an accuracy (`bench/interval_coverage.py`, see docs/RESULTS.md): COVERAGE
+Simulated coverage of an accuracy with 5, 10, 30 and 100 questions: 0.97, 0.96, 0.94, 0.94, of an AUC
+0.96, 0.93, 0.93, 0.94, of a calibration error 0.56, 0.52, 0.73, 0.91: few questions make it too high
+(`bench/interval_coverage.py`; docs/RESULTS.md).
 """
 
 from collections.abc import Callable, Sequence

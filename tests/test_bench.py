@@ -59,7 +59,7 @@ def test_tree_growth(demo, tiny_generator):
 
 def test_interval_coverage():
     found = promises(run_script("bench/interval_coverage.py", "--samples", "4"))
-    assert len(found) == 16 and 0.8 < found["coverage_accuracy_10_questions"] <= 1
+    assert len(found) == 12 and 0.8 < found["coverage_accuracy_10_questions"] <= 1
 
 
 def test_scale_simulation(demo):
