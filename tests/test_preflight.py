@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tests.conftest import QUESTIONS, assert_one_line_error, make_database, run_script
 from tests.strange_databases import REFUSED, STRANGE, make_strange
-from tree import run_pipeline
 from tree.files import InputError
 from tree.preflight import Work, prepare_prompts
 from tree.prompt_settings import PromptSettings
