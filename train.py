@@ -9,28 +9,23 @@ head, tokenizer, README.md (model card), training_curve.png, metrics.json, train
 checkpoints. A run that was killed goes on from its last checkpoint when the same command is given again.
 """
 
-import argparse
-import ast
 import contextlib
+import math
 import os
-import re
-import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
+from reward.launch import check_accelerate, check_machine, is_first_process, use_one_gpu
+from reward.settings import TrainingSettings, read_settings, settings_of
 from tree.files import InputError, run_script, write_json
 
 # --------------------------------------------------------------------------------------------------
-# I/O
+# input
 MODEL_ID = "Qwen2.5-Coder-1.5B-Instruct"  # folder of the base model
 DATA_PATH = "final_data_train.json"  # preference pairs (step 4.2)
-OUTPUT_DIR = "qwen-reward-model-sql-train"  # folder to write to
-FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to be continued
-CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to go on from after a kill (0 = those of validations)
-REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # data
-VALIDATION_FRACTION = 0.1  # share of the questions held out for validation (0 = none)
+VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by whole databases if possible (0 = none)
 MAX_LENGTH = 4096  # longest prompt + SQL in tokens; pairs with a longer side are dropped and counted
 SHARE_PREFIX = True  # schema, question and what else candidates share computed once; False: TRL's own, pair by pair
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
@@ -55,51 +50,20 @@ LOGGING_STEPS = 10  # steps between two points of the training curve
 EVAL_STEPS = 0  # steps between two validations and checkpoints (0 = once per epoch)
 EARLY_STOPPING = 0  # stop after so many validations without a lower loss (0 = off)
 SEED = 0  # order of the questions, split, LoRA's initial weights
+# output: last, so that it can be named after any of the above
+OUTPUT_DIR = "qwen-reward-model-sql-train"  # folder to write to
+FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to be continued
+CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to go on from after a kill (0 = those of validations)
+REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # --------------------------------------------------------------------------------------------------
 
-SETTING = re.compile(r"^([A-Z][A-Z_]+) = (.+?)  # (.+)$", re.MULTILINE)
+
+def default_settings() -> TrainingSettings:
+    """The constants above."""
+    return settings_of(globals())
 
 
-def settings_from_source() -> list[tuple[str, object, str]]:
-    """(name in lower case, value, comment) of every constant of the block above: flags and file cannot differ."""
-    block = Path(__file__).read_text(encoding="utf-8").split("# " + "-" * 98)[1]
-    return [(name.lower(), ast.literal_eval(value), comment) for name, value, comment in SETTING.findall(block)]
-
-
-def _flag_type(value: object):
-    def boolean(text: str) -> bool:
-        if text.lower() not in ("true", "false"):
-            raise argparse.ArgumentTypeError(f"expected true or false, not {text!r}")
-        return text.lower() == "true"
-
-    return boolean if isinstance(value, bool) else type(value)
-
-
-def parse_settings() -> SimpleNamespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value, comment in settings_from_source():
-        parser.add_argument(
-            f"--{name}", type=_flag_type(value), default=value, help=f"{comment} (default {value})".replace("%", "%%")
-        )
-    settings = SimpleNamespace(**vars(parser.parse_args()))
-    for name in ("max_length", "token_budget", "lora_r", "batch_size", "gradient_accumulation", "logging_steps"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name} {getattr(settings, name)}: must be 1 or more")
-    if settings.base_dtype not in ("auto", "float32", "bfloat16"):
-        raise InputError(f"--base_dtype {settings.base_dtype}: must be auto, float32 or bfloat16")
-    for name in ("eval_steps", "checkpoint_steps", "early_stopping", "margin_by_distance"):
-        if getattr(settings, name) < 0:
-            raise InputError(f"--{name} {getattr(settings, name)}: must not be negative (0 = off)")
-    if settings.early_stopping and not settings.validation_fraction:
-        raise InputError("--early_stopping needs validation: set --validation_fraction above 0")
-    if not 0 <= settings.validation_fraction < 1 or not 0 <= settings.lora_dropout < 1:
-        raise InputError("--validation_fraction and --lora_dropout must be from 0 to below 1")
-    if settings.learning_rate <= 0 or settings.epochs <= 0 or settings.max_steps == 0:
-        raise InputError("--learning_rate, --epochs and --max_steps must be positive (--max_steps -1 = off)")
-    return settings
-
-
-def lora_config(settings: SimpleNamespace):
+def lora_config(settings: TrainingSettings):
     from peft import LoraConfig
 
     targets = settings.lora_targets
@@ -113,7 +77,7 @@ def lora_config(settings: SimpleNamespace):
     )
 
 
-def reward_config(settings: SimpleNamespace, validate: bool, first_step: int):
+def reward_config(settings: TrainingSettings, validate: bool, first_step: int):
     import torch
     from trl import RewardConfig
 
@@ -133,6 +97,7 @@ def reward_config(settings: SimpleNamespace, validate: bool, first_step: int):
         gradient_checkpointing=settings.gradient_checkpointing,
         logging_steps=settings.logging_steps,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # WatchedTrainer stops there
         eval_strategy=interval if validate else "no",
         eval_steps=settings.eval_steps or None,
         eval_on_start=validate and not first_step,
@@ -153,33 +118,10 @@ def reward_config(settings: SimpleNamespace, validate: bool, first_step: int):
     )
 
 
-def tokenized_split(split: tuple[list, list], tokenizer, settings: SimpleNamespace) -> tuple[list, list, dict]:
-    """Training and validation pairs as tokenized questions, and how many pairs there are."""
-    from reward.data import group_by_prompt
-    from reward.tokens import tokenize
-
-    train, validation = (tokenize(group_by_prompt(pairs), tokenizer, settings.max_length) for pairs in split)
-    counts = {
-        name: sum(len(tokenized.question.pairs) for tokenized in part)
-        for name, part in (("train_pairs", train), ("validation_pairs", validation))
-    }
-    counts["dropped_pairs"] = sum(map(len, split)) - sum(counts.values())
-    print(
-        f"{counts['train_pairs']} training pairs of {len(train)} questions, {counts['validation_pairs']} validation "
-        f"pairs of {len(validation)}, {counts['dropped_pairs']} dropped (over max_length)"
-    )
-    if not train:
-        raise InputError(
-            f"{settings.data_path}: every training pair is over {settings.max_length} tokens; raise --max_length"
-        )
-    return train, validation, counts
-
-
-def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, validation: list, first_step: int = 0):
+def make_trainer(settings: TrainingSettings, model, tokenizer, train: list, validation: list, first_step: int = 0):
     """The trainer of tokenized questions: ours, which packs them, or TRL's own."""
     from datasets import Dataset
     from transformers import EarlyStoppingCallback
-    from trl import RewardTrainer
 
     from reward.tokens import pair_rows, question_rows
     from reward.trainer import (
@@ -187,6 +129,7 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
         EndLogger,
         QuestionCollator,
         SharedPrefixTrainer,
+        WatchedTrainer,
         validation_metrics,
     )
 
@@ -203,7 +146,7 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
         validation = sorted(validation, key=lambda part: part.prefix)
         sets = [question_rows(part, settings.margin_by_distance, relations) for part in (train, validation)]
     else:
-        make, of_kind = RewardTrainer, {}
+        make, of_kind = WatchedTrainer, {}
         sets = [pair_rows(part, settings.margin_by_distance) for part in (train, validation)]
     return make(
         model=model,
@@ -221,38 +164,29 @@ def make_trainer(settings: SimpleNamespace, model, tokenizer, train: list, valid
     )
 
 
-def validate_kept(model, tokenizer, validation: list, settings: SimpleNamespace) -> tuple[list[float], dict]:
+def kept_rewards(trainer, tokenizer, questions: list, settings: TrainingSettings, step: int) -> list[list[float]]:
+    """Rewards of the questions' candidates with the kept model. Raises InputError when one is no finite number."""
+    from reward.model import score
+
+    asked = [(question.prompt, question.candidates) for question in questions]
+    rewards = score(trainer.model.eval(), tokenizer, asked, token_budget=settings.token_budget)
+    if not all(math.isfinite(reward) for of_question in rewards for reward in of_question):
+        raise trainer.diverged("a reward", step)
+    return rewards
+
+
+def validate_kept(questions: list, rewards: list[list[float]], margin_scale: float) -> tuple[list[float], dict]:
     """Reward differences of the validation pairs with the kept model, and what `validation_results` makes of them."""
     from reward.metrics import reward_differences
-    from reward.model import score
     from reward.report import validation_results
 
-    questions = [part.question for part in validation]
     pairs = [pair for question in questions for pair in question.pairs]
-    asked = [(question.prompt, question.candidates) for question in questions]
-    rewards = score(model.eval(), tokenizer, asked, token_budget=settings.token_budget)
     differences = reward_differences(pairs, questions, rewards)
-    margins = [settings.margin_by_distance * pair.margin for pair in pairs]
+    margins = [margin_scale * pair.margin for pair in pairs]
     return differences, validation_results(differences, margins, [pair.relation for pair in pairs])
 
 
-def check_report_to(names: str) -> None:
-    from transformers.integrations import get_available_reporting_integrations
-
-    known = ["none", *get_available_reporting_integrations()]
-    for name in names.split(","):
-        if name.strip() not in known:
-            raise InputError(f"--report_to {names}: {name.strip()!r} is not installed; there is: {', '.join(known)}")
-
-
-def use_one_gpu_per_process() -> None:
-    """Without a launcher, show this process one GPU only: TRL refuses DataParallel."""
-    if "LOCAL_RANK" not in os.environ and "CUDA_VISIBLE_DEVICES" not in os.environ and shutil.which("nvidia-smi"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
-        print("using the first GPU; for all of them: accelerate launch train.py")
-
-
-def run_manifest(settings: SimpleNamespace, base: Path):
+def run_manifest(settings: TrainingSettings, base: Path):
     """What this run is, from its start."""
     from tree.manifest import Manifest
     from tree.model_folder import model_fingerprint
@@ -260,7 +194,7 @@ def run_manifest(settings: SimpleNamespace, base: Path):
 
     prompt_settings = made_with(settings.data_path)
     return Manifest(
-        vars(settings),
+        asdict(settings),
         {"data": settings.data_path},
         model=str(base),
         model_fingerprint=model_fingerprint(base),
@@ -284,19 +218,15 @@ def run_training(trainer, checkpoint: Path | None) -> dict:
 
 
 def write_results(
-    settings: SimpleNamespace, trainer, tokenizer, validation: list, manifest, counts: dict, first_step: int
+    settings: TrainingSettings, trainer, differences: list[float], manifest, counts: dict, first_step: int
 ) -> None:
     """Write metrics.json, training_curve.png, README.md and manifest.json beside the adapter."""
-    from reward.report import draw_curves, history_metrics, write_card
+    from reward.report import doubts, draw_curves, history_metrics, write_card
 
     output, history = Path(settings.output_dir), trainer.state.log_history
-    differences, validated = validate_kept(trainer.model, tokenizer, validation, settings)
-    if differences and not any(differences):
-        print(
-            f"warning: the kept model (step {counts['kept_step']}) gives every candidate the same reward, because "
-            "no later step had a lower validation loss; train longer, on more questions or with --validation_fraction 0"
-        )
-    metrics = counts | history_metrics(history, counts["seconds"], first_step) | validated
+    for doubt in doubts(differences, counts, history):
+        print(f"warning: the kept model (step {counts['kept_step']}) {doubt}")
+    metrics = counts | history_metrics(history, counts["seconds"], first_step)
     write_json(output / "metrics.json", metrics | {"history": history})
     draw_curves(history, differences, output / "training_curve.png")
     write_card(output, settings.model_id, manifest.content["inputs"]["data"], settings, metrics)
@@ -308,7 +238,7 @@ def write_results(
     )
 
 
-def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split: tuple[list, list]) -> None:
+def train_reward_model(settings: TrainingSettings, base: Path, pairs: list) -> None:
     """The whole run in its folder: begun, gone on with, or found finished."""
     from reward.checkpoints import begin, end, goes_on, is_finished, save_adapter, step_of
 
@@ -317,7 +247,7 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
         print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
         return
     going_on = not settings.fresh and goes_on(output, manifest.content)
-    for name, value in vars(settings).items():
+    for name, value in asdict(settings).items():
         print(f"{name} = {value!r}")
     if manifest.content["prompt_settings"] is None:
         print(
@@ -326,18 +256,15 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
         )
 
     # --- data ---
-    use_one_gpu_per_process()
     import torch
     from transformers import set_seed
 
     from reward.model import base_dtype, check_saved, load_base, load_tokenizer
+    from reward.tokens import tokenized_split
     from reward.trained_on import write_trained_on
 
-    check_report_to(settings.report_to)
-    if settings.flex_attention and not torch.cuda.is_available():
-        raise InputError("--flex_attention true: PyTorch trains with it on a GPU only, and there is none here")
     tokenizer = load_tokenizer(base)
-    train, validation, counts = tokenized_split(split, tokenizer, settings)
+    train, validation, counts = tokenized_split(pairs, tokenizer, settings)
     checkpoint = begin(output, manifest.content, going_on)
     if checkpoint:
         print(f"going on from {checkpoint}")
@@ -353,32 +280,37 @@ def train_reward_model(settings: SimpleNamespace, base: Path, pairs: list, split
     counts |= run_training(trainer, checkpoint)
 
     # --- results ---
+    questions = [part.question for part in validation or train[:4]]
+    rewards = kept_rewards(trainer, tokenizer, questions, settings, counts["kept_step"])
     save_adapter(trainer, output)
     if trainer.is_world_process_zero():
-        some = [(part.question.prompt, part.question.candidates) for part in (validation or train)[:4]]
+        some = [(question.prompt, question.candidates) for question in questions[:4]]
         check_saved(trainer.model, settings.output_dir, tokenizer, some)
         write_trained_on(output, pairs, manifest.content["inputs"]["data"], manifest.content["prompt_settings"])
-        write_results(settings, trainer, tokenizer, validation, manifest, counts, first_step)
+        validated = (questions, rewards) if validation else ([], [])
+        differences, results = validate_kept(*validated, settings.margin_by_distance)
+        write_results(settings, trainer, differences, manifest, counts | results, first_step)
         end(output)
 
 
 def main() -> None:
-    settings = parse_settings()
+    settings = read_settings(globals())
 
     # --- everything that can be wrong, before a model is loaded ---
-    from reward.data import load_pairs, split_by_question
+    use_one_gpu()
+    check_accelerate()
+    from reward.data import load_pairs
     from tree.locks import alone_in
     from tree.model_folder import check_model_folder
 
     base = check_model_folder(settings.model_id)
     pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
-    split = split_by_question(pairs, settings.validation_fraction, settings.seed)
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")
-    first_process = os.environ.get("RANK", "0") == "0"  # which writes for the others
-    with alone_in(output) if first_process else contextlib.nullcontext():
-        train_reward_model(settings, base, pairs, split)
+    check_machine(settings)
+    with alone_in(output) if is_first_process() else contextlib.nullcontext():
+        train_reward_model(settings, base, pairs)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ import re
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs  # noqa: E402
+from reward.settings import TrainingSettings  # noqa: E402
 from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
 from tree.files import InputError, run_script  # noqa: E402
 from tree.model_folder import check_model_folder  # noqa: E402
@@ -126,11 +126,11 @@ class Step:
     peak_mb: float
 
 
-def train_settings(**changed) -> SimpleNamespace:
+def train_settings(**changed) -> TrainingSettings:
     """train.py's settings, but for those that are given."""
     import train
 
-    return SimpleNamespace(**{name: value for name, value, _ in train.settings_from_source()} | changed)
+    return replace(train.default_settings(), **changed)
 
 
 def trainer_for(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool, folder: str):

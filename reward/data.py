@@ -1,8 +1,9 @@
-"""Pair file -> preference pairs, questions with their candidates, and the split by question."""
+"""Pair file -> preference pairs, questions with their candidates, and the split for validation."""
 
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ COLUMNS = {
     **{"chosen_dist": (int, None), "rejected_dist": (int, None)},
 }
 TURNS = 'text, or a list of {"role": …, "content": …} with contents that are not empty'
+MIN_DATABASES = 5  # so many before whole ones are held out
 
 
 class Turn(NamedTuple):
@@ -151,20 +153,96 @@ def group_by_prompt(pairs: Iterable[PreferencePair]) -> list[Question]:
     ]
 
 
-def split_by_question(
-    pairs: Sequence[PreferencePair], fraction: float, seed: int
-) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Training and validation pairs: `fraction` of the questions (at least one when above 0) are held out by `seed`.
+def repeated_pairs(pairs: Iterable[PreferencePair]) -> int:
+    """How many pairs stand again: prompt, chosen and rejected of an earlier one. Each counts in training."""
+    seen = Counter((pair.prompt, pair.chosen, pair.rejected) for pair in pairs)
+    return seen.total() - len(seen)
 
-    Pairs without `question_id` belong to one question when they have the same prompt.
-    Raises InputError when that leaves no question to train on.
+
+def contradictory_pairs(pairs: Iterable[PreferencePair]) -> int:
+    """How many pairs have their opposite among the pairs: the same prompt, chosen and rejected exchanged."""
+    seen = Counter((pair.prompt, pair.chosen, pair.rejected) for pair in pairs)
+    return sum(count for (prompt, chosen, rejected), count in seen.items() if (prompt, rejected, chosen) in seen)
+
+
+Split = tuple[list[PreferencePair], list[PreferencePair]]  # to train on, for validation
+
+
+def split_by_question(pairs: Sequence[PreferencePair], fraction: float, seed: int) -> Split:
+    """Training and validation pairs: `fraction` of the prompts (at least one when above 0) are held out by `seed`.
+
+    No question and no prompt is on both sides: pairs with one `question_id`, or one prompt, stay together.
+    Raises InputError when that leaves nothing to train on.
     """
-    questions = sorted({pair.question for pair in pairs}, key=repr)
-    random.Random(seed).shuffle(questions)
-    held_out = set(questions[: max(1, round(fraction * len(questions)))]) if fraction > 0 else set()
-    if len(held_out) == len(questions):
-        raise InputError(
-            f"{len(questions)} question(s) are too few to hold {fraction:.0%} out; set validation_fraction 0"
-        )
-    train = [pair for pair in pairs if pair.question not in held_out]
-    return train, [pair for pair in pairs if pair.question in held_out]
+    if fraction <= 0:
+        return list(pairs), []
+    groups = _groups(pairs, lambda pair: [("question", pair.question), ("prompt", pair.prompt)])
+    held_out = _hold_out(groups, fraction, seed)
+    if len(held_out) == len(groups):
+        raise InputError(f"{len(groups)} question(s) are too few to hold {fraction:.0%} out; set validation_fraction 0")
+    return _parted(pairs, held_out)
+
+
+def split_by_database(pairs: Sequence[PreferencePair], fraction: float, seed: int) -> Split | None:
+    """As `split_by_question`, but whole databases are held out, with about `fraction` of the prompts.
+
+    None when that cannot be done well: a pair without `db_id`, fewer than MIN_DATABASES that have no question in
+    common, or sizes with which less than half or more than one and a half times as much would be held out.
+    """
+    if fraction <= 0 or not all(pair.db_id for pair in pairs):
+        return None
+    groups = _groups(
+        pairs, lambda pair: [("database", pair.db_id), ("question", pair.question), ("prompt", pair.prompt)]
+    )
+    held_out = _hold_out(groups, fraction, seed)
+    share = sum(map(_size, held_out)) / sum(map(_size, groups))
+    if len(groups) < MIN_DATABASES or not 0.5 <= share / fraction <= 1.5:
+        return None
+    return _parted(pairs, held_out)
+
+
+def _groups(
+    pairs: Sequence[PreferencePair], keys_of: Callable[[PreferencePair], list[tuple]]
+) -> list[list[PreferencePair]]:
+    """The pairs in groups: those with a key in common, directly or by way of others, are in one.
+
+    The order of the groups does not depend on that of the pairs.
+    """
+    above: dict[tuple, tuple] = {}  # of each key another one of its group, of one key of each group itself
+
+    def top(key: tuple) -> tuple:
+        while above.setdefault(key, key) != key:
+            above[key] = above[above[key]]
+            key = above[key]
+        return key
+
+    for pair in pairs:
+        first, *others = keys_of(pair)
+        for other in others:
+            above[top(other)] = top(first)
+    groups: dict[tuple, list[PreferencePair]] = {}
+    for pair in pairs:
+        groups.setdefault(top(keys_of(pair)[0]), []).append(pair)
+    return sorted(groups.values(), key=lambda group: min(repr(keys_of(pair)[0]) for pair in group))
+
+
+def _size(group: list[PreferencePair]) -> int:
+    return len({pair.prompt for pair in group})
+
+
+def _hold_out(groups: Sequence[list[PreferencePair]], fraction: float, seed: int) -> list[list[PreferencePair]]:
+    """Groups in the order drawn by `seed`, each that brings their prompts nearer to `fraction` of all; at least one."""
+    drawn = random.Random(seed).sample(groups, len(groups))
+    missing = fraction * sum(map(_size, groups))
+    held_out = []
+    for group in drawn:
+        if _size(group) < 2 * missing:
+            held_out.append(group)
+            missing -= _size(group)
+    return held_out or [min(drawn, key=_size)]
+
+
+def _parted(pairs: Sequence[PreferencePair], held_out: Iterable[list[PreferencePair]]) -> Split:
+    prompts = {pair.prompt for group in held_out for pair in group}
+    train = [pair for pair in pairs if pair.prompt not in prompts]
+    return train, [pair for pair in pairs if pair.prompt in prompts]

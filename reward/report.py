@@ -1,5 +1,6 @@
 """What a training run leaves beside its adapter: numbers, curves and the model card."""
 
+import math
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,34 @@ def validation_results(differences: Sequence[float], margins: Sequence[float], r
         "validation_accuracy": pair_metrics(differences)["accuracy"],
         "validation_by_relation": grouped_metrics(relations, differences),
     }
+
+
+def doubts(differences: Sequence[float], metrics: dict, history: Sequence[dict]) -> list[str]:
+    """What speaks against the kept model, from its validation: sentences that go on after "the kept model".
+
+    `differences` and `metrics` (of `validation_results`) are those of the kept model, `history` tells where it began.
+    """
+    if not differences:
+        return []
+    advice = "train longer, on more questions, or with another --learning_rate"
+    if not any(differences):
+        return [
+            "gives every candidate the same reward, because no later step had a lower validation loss; train longer, "
+            "on more questions or with --validation_fraction 0"
+        ]
+    found = []
+    start = next((entry["eval_loss"] for entry in history if entry["step"] == 0 and "eval_loss" in entry), math.inf)
+    if metrics["validation_loss"] > start:
+        found.append(
+            f"is worse than before training: validation loss {metrics['validation_loss']:.4f}, at the start "
+            f"{start:.4f}; {advice}"
+        )
+    if metrics["validation_accuracy"] <= 0.5:
+        found.append(
+            f"orders the validation pairs no better than chance: accuracy {metrics['validation_accuracy']:.4f} "
+            f"({len(differences)} pairs); {advice}"
+        )
+    return found
 
 
 def draw_curves(history: Sequence[dict], differences: Sequence[float], path: Path) -> None:

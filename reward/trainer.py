@@ -1,6 +1,8 @@
 """TRL's RewardTrainer with packed questions: its collation, their order and the loss, all else is TRL's."""
 
+import math
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -8,15 +10,18 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import RewardTrainer
 
-from reward.checkpoints import seal
+from reward.checkpoints import newest_checkpoint, seal
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
 from reward.packing import pack, packed_scores, pad_rows
+from reward.tokens import FILLER
+from tree.files import InputError
 
 NO_PAIR = -100  # what Trainer pads labels with
 
@@ -26,14 +31,16 @@ class QuestionCollator:
     """Questions (rows of `reward.tokens.question_rows`) -> the tensors of `reward.packing.pad_rows` and their pairs.
 
     pairs: [Q, P, 2], places of chosen and rejected among the batch's scores. margins, relations: [Q, P]. Questions
-    with fewer than P pairs are filled with pairs of relation NO_PAIR.
+    with fewer than P pairs are filled with pairs of relation NO_PAIR. FILLER rows are left out, but for one of a batch
+    that has nothing else: each process makes every forward pass.
     """
 
     pad_token_id: int
     token_budget: int
 
     def __call__(self, questions: Sequence[dict]) -> dict[str, Tensor]:
-        most = max(len(question["pairs"]) for question in questions)
+        questions = [question for question in questions if question["pairs"]] or questions[:1]
+        most = max(1, *(len(question["pairs"]) for question in questions))
         sequences = [
             ((number, place), question["prefix"] + tail)
             for number, question in enumerate(questions)
@@ -48,37 +55,38 @@ class QuestionCollator:
         ]
         return {
             "pairs": torch.tensor(pairs),  # first, because accelerate reads the batch size off it
-            "margins": _filled([question["margins"] for question in questions], 0.0),
-            "relations": _filled([question["relations"] for question in questions], NO_PAIR),
+            "margins": _filled([question["margins"] for question in questions], most, 0.0),
+            "relations": _filled([question["relations"] for question in questions], most, NO_PAIR),
             **pad_rows(rows, self.pad_token_id),
         }
 
 
-def _filled(lists: Sequence[list], value: float) -> Tensor:
-    most = max(map(len, lists))
+def _filled(lists: Sequence[list], most: int, value: float) -> Tensor:
     return torch.tensor([entries + [value] * (most - len(entries)) for entries in lists])
 
 
 class DatabaseSampler(Sampler[int]):
     """Questions in random order, but so that batches hold questions of one database, whose prompts begin alike.
 
-    What is left over of each database fills the other batches. The order follows from seed and epoch alone, so it is
-    the same on every process and when training goes on.
+    What is left over of each database fills the other batches. At the end the place behind the last question, which is
+    that of a FILLER, is given until all processes have equally many full batches: accelerate would repeat questions.
+    The order follows from seed and epoch alone, so it is the same on every process and when training goes on.
     """
 
-    def __init__(self, db_ids: Sequence[str], batch_size: int, seed: int):
+    def __init__(self, db_ids: Sequence[str], batch_size: int, seed: int, processes: int = 1):
         self.db_ids, self.batch_size, self.seed, self.epoch = list(db_ids), batch_size, seed, 0
+        self.fillers = -len(self.db_ids) % (batch_size * processes)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.db_ids)
+        return len(self.db_ids) + self.fillers
 
     def __iter__(self) -> Iterator[int]:
-        draw = random.Random(f"{self.seed}/{self.epoch}")
+        draw, count = random.Random(f"{self.seed}/{self.epoch}"), len(self.db_ids)
         of_database: dict[str, list[int]] = {}
-        for number in draw.sample(range(len(self)), len(self)):
+        for number in draw.sample(range(count), count):
             of_database.setdefault(self.db_ids[number], []).append(number)
         batches, left_over = [], []
         for numbers in of_database.values():
@@ -88,7 +96,7 @@ class DatabaseSampler(Sampler[int]):
         *whole, rest = self._cut(left_over)
         batches += whole
         draw.shuffle(batches)
-        return chain(*batches, rest)  # the batch that is not full must be the last
+        return chain(*batches, rest, [count] * self.fillers)
 
     def _cut(self, numbers: list[int]) -> list[list[int]]:
         """Full batches, then what is left, which may be nothing."""
@@ -151,7 +159,67 @@ class EndLogger(TrainerCallback):
         control.should_log = True
 
 
-class SharedPrefixTrainer(RewardTrainer):
+class WatchedTrainer(RewardTrainer):
+    """RewardTrainer without autocast, that stops on all processes where training has diverged.
+
+    That is at the first loss, reward, gradient, weight or validation figure that is not a finite number, before a step
+    or a checkpoint is made of it; an InputError says so. Scores reload exactly because nothing is cast on the way.
+    """
+
+    def diverged(self, what: str, step: int) -> InputError:
+        """The error of a run in which `what` is not finite at optimiser step `step`."""
+        print(file=sys.stderr)  # ends the line of the progress bar
+        folder = self.args.output_dir
+        if not step:
+            return InputError(
+                f"{folder}: {what} is not a finite number before anything is trained, so the base model's own rewards "
+                "are none; try --base_dtype float32, or fetch the model again"
+            )
+        kept = newest_checkpoint(Path(folder))
+        return InputError(
+            f"{folder}: training diverged, {what} is not a finite number at step {step} of {self.state.max_steps} with "
+            f"learning_rate {self.args.learning_rate:g} (last checkpoint before: {kept.name if kept else 'none'}); "
+            "begin anew with a lower rate: --learning_rate … --fresh true"
+        )
+
+    def create_accelerator_and_postprocess(self) -> None:
+        self.args.mixed_precision = "no"  # it is that of the user's accelerate configuration, whatever bf16 says
+        super().create_accelerator_and_postprocess()
+
+    def _watched(self) -> Tensor:
+        """The sum of what this process computed of its step, finite only when all of that is."""
+        return self._tr_loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        # once per optimiser step, before it is made; Trainer's own filter, which hides such losses, asks each loss
+        norm = super()._get_grad_norm(model, grad_norm)
+        total = self.accelerator.reduce(self._watched() + norm, "sum")
+        if not math.isfinite(total):
+            step = self.state.global_step
+            raise self.diverged("a loss, reward or gradient", step and step + 1)
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if wrong := [name for name, value in logs.items() if not math.isfinite(value)]:
+            raise self.diverged(wrong[0], self.state.global_step)
+
+    def _save_checkpoint(self, model, trial):
+        weights = [weight.isfinite().all() for weight in model.parameters() if weight.requires_grad]
+        if not torch.stack(weights).all():
+            raise self.diverged("a weight", self.state.global_step)
+        super()._save_checkpoint(model, trial)
+
+    def _run_epoch(self, *args, train_dataloader, epoch: int, **kwargs):
+        # a run that goes on within an epoch has wrappers around the sampler that do not tell it which epoch it is
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        sampler.sampler.set_epoch(epoch)
+        super()._run_epoch(*args, train_dataloader=train_dataloader, epoch=epoch, **kwargs)
+
+
+class SharedPrefixTrainer(WatchedTrainer):
     """RewardTrainer on the rows of `reward.tokens.question_rows`, with a QuestionCollator.
 
     The loss of an optimiser step is the mean over all its pairs, whatever number of them stands in which forward pass
@@ -168,11 +236,18 @@ class SharedPrefixTrainer(RewardTrainer):
         # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
         self._seen = torch.zeros(4, device=self.accelerator.device)
 
-    def _prepare_dataset(self, dataset, *args):
-        return dataset  # tokenized already
+    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        """The rows, which are tokenized already; behind those to train on a FILLER."""
+        if dataset_name != "train":
+            return dataset
+        return concatenate_datasets([dataset, Dataset.from_list([FILLER], features=dataset.features)])
+
+    def _watched(self) -> Tensor:
+        return self._tr_loss + self._seen.sum()
 
     def _get_train_sampler(self, train_dataset=None) -> DatabaseSampler:
-        return DatabaseSampler(self.train_dataset["db_id"], self.args.train_batch_size, self.args.seed)
+        *db_ids, _ = self.train_dataset["db_id"]
+        return DatabaseSampler(db_ids, self.args.train_batch_size, self.args.seed, self.accelerator.num_processes)
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
         """Pairs of an optimiser step on all processes."""
@@ -185,7 +260,8 @@ class SharedPrefixTrainer(RewardTrainer):
         losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
         differences = (chosen - rejected).detach()
         right = (differences > 0).sum() + 0.5 * (differences == 0).sum()
-        self._seen += torch.stack([real.sum(), right, differences.sum(), inputs["lengths"].sum()])
+        tokens = inputs["lengths"].sum() * real.any()  # those of a FILLER are none
+        self._seen += torch.stack([real.sum(), right, differences.sum(), tokens])
         if num_items_in_batch is None:
             return losses.mean()
         # the gradients of the processes are averaged

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,95 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(tmp_path, tiny_model
 
     again = train(output, tiny_model)
     assert again.returncode == 0 and "nothing is trained" in again.stdout
+
+
+def test_two_processes_killed_within_an_epoch_end_the_same(tmp_path, tiny_model, pair_rows):
+    """Five questions make three steps of an epoch; killed in the second one, it goes on behind the fourth step."""
+    import torch
+
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows[:10]))
+    (tmp_path / "killer.py").write_text(KILLER)
+    whole, output = tmp_path / "whole", tmp_path / "adapter"
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--multi_gpu")
+    flags = ("--learning_rate", "1e-2", "--validation_fraction", "0", "--early_stopping", "0", "--max_steps", "6")
+
+    def start(output: Path, *script: str | Path):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            place = ("--main_process_port", str(server.getsockname()[1]))
+        data = ("--data_path", tmp_path / "pairs.json", "--output_dir", output, "--model_id", tiny_model)
+        flags_of_one = (*FLAGS, "--gradient_accumulation", "1", *flags)
+        return run_script(*launch, *place, *script, *data, *flags_of_one, OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+
+    run = start(whole, "train.py")
+    assert run.returncode == 0, run.stderr
+    # checkpoints after the steps 1, 2, 4 and 5: there is none between two validations at the end of an epoch
+    killed = start(output, tmp_path / "killer.py", "checkpoint 4", "train.py")
+    assert killed.returncode and newest_checkpoint(output).name == "checkpoint-4", killed.stderr
+    again = start(output, "train.py")
+    assert again.returncode == 0 and "checkpoint-4" in again.stdout, again.stderr
+    uninterrupted, found = weights_of(whole), weights_of(output)
+    assert all(torch.equal(weight, found[name]) for name, weight in uninterrupted.items())
+
+
+@pytest.fixture
+def hard_pairs(tmp_path: Path) -> Path:
+    """pairs.json whose order no steep rule gives: of two forms of a query now the one is chosen, now the other."""
+    rows = []
+    for number in range(8):
+        forms = [f"SELECT {number} FROM t", f"SELECT {number} FROM u WHERE x"]
+        chosen, rejected = forms[:: -1 if number % 2 else 1]
+        rows.append({"prompt": f"Question {number}?", "chosen": chosen, "rejected": rejected, "question_id": number})
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    return tmp_path / "pairs.json"
+
+
+QUIET = ("--logging_steps", "100", "--lora_dropout", "0")  # nothing is logged before the end
+UNVALIDATED = ("--validation_fraction", "0", "--early_stopping", "0", "--eval_steps", "0")
+HUGE = ("--learning_rate", "1e37")  # but 0 in the first step, of the warmup
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ((*HUGE, *UNVALIDATED), "a loss, reward or gradient is not a finite number at step 4 of 12"),
+        ((*HUGE, *UNVALIDATED, "--share_prefix", "false"), "a loss, reward or gradient is not a finite number at step"),
+        ((*HUGE, "--validation_fraction", "0.5"), "is not a finite number at step"),
+        (("--learning_rate", "1e300", *UNVALIDATED), "a weight is not a finite number at step 2 of 12"),
+    ],
+)
+def test_training_that_diverges_is_one_line_and_nothing_looks_finished(tmp_path, tiny_model, hard_pairs, flags, words):
+    output = tmp_path / "adapter"
+    run = train(output, tiny_model, *QUIET, *flags)
+    rate = f"with learning_rate {float(flags[1]):g}"
+    assert_one_line_error(run, "adapter: training diverged", words, rate, "--fresh true")
+    names = {path.name for path in output.iterdir()}
+    assert "unfinished.json" in names and not names & {"manifest.json", "adapter_model.safetensors", "metrics.json"}
+    kept = newest_checkpoint(output)
+    assert f"last checkpoint before: {kept.name})" in run.stderr
+    assert all(weight.isfinite().all() for weight in weights_of(kept).values())
+
+
+def test_a_run_that_diverged_is_begun_anew_with_another_rate(tmp_path, tiny_model, hard_pairs):
+    output = tmp_path / "adapter"
+    for _ in range(2):  # the second time from the last checkpoint
+        assert_one_line_error(train(output, tiny_model, *QUIET, *UNVALIDATED, *HUGE), "at step 4 of 12")
+    lower = (*QUIET, *UNVALIDATED, "--learning_rate", "1e-2", "--max_steps", "2")
+    assert_one_line_error(train(output, tiny_model, *lower), "other settings", "--fresh true")
+    assert train(output, tiny_model, *lower, "--fresh", "true").returncode == 0
+
+
+def test_all_processes_stop_where_training_diverges(tmp_path, tiny_model, hard_pairs):
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2", "--multi_gpu")
+    data = ("--data_path", hard_pairs, "--output_dir", tmp_path / "adapter", "--model_id", tiny_model)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = ("--main_process_port", str(server.getsockname()[1]))
+    run = run_script(
+        *(*launch, *place, "train.py", *data, *FLAGS, *QUIET, *UNVALIDATED, *HUGE, "--gradient_accumulation", "1"),
+        OMP_NUM_THREADS="1",
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert run.returncode and "training diverged, a loss, reward or gradient" in run.stderr, run.stderr
+    assert not (tmp_path / "adapter" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000])  # of the adapter's and of the optimizer's file not all fits

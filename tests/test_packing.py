@@ -138,15 +138,37 @@ def test_batches_hold_every_row_once_and_no_more_sequences_than_asked(sequences,
     assert lengths == sorted(lengths, reverse=True)
 
 
-@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=30), st.integers(1, 5), st.integers(0, 3))
+databases = st.lists(st.sampled_from("abc"), min_size=1, max_size=30)
+
+
+@given(databases, st.integers(1, 5), st.integers(0, 3))
 def test_batches_are_of_one_database_as_far_as_they_can(db_ids, batch_size, epoch):
     sampler = DatabaseSampler(db_ids, batch_size, seed=0)
     sampler.set_epoch(epoch)
     order = list(sampler)
-    assert sorted(order) == list(range(len(db_ids))) and order == list(sampler)
+    assert len(order) == len(sampler) and order == list(sampler)
     batches = [order[place : place + batch_size] for place in range(0, len(order), batch_size)]
-    whole = [batch for batch in batches if len(batch) == batch_size and len({db_ids[n] for n in batch}) == 1]
+    questions = [[number for number in batch if number < len(db_ids)] for batch in batches]
+    whole = [batch for batch in questions if len(batch) == batch_size and len({db_ids[n] for n in batch}) == 1]
     assert len(whole) >= sum(db_ids.count(db_id) // batch_size for db_id in set(db_ids))
+
+
+@given(databases, st.integers(1, 5), st.integers(1, 4))
+def test_processes_share_the_batches_of_one_and_repeat_no_question(db_ids, batch_size, processes):
+    """As accelerate deals batches out; the place behind the last question is the filler's."""
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    def batches(of: int) -> list[list[list[int]]]:
+        sampler = BatchSampler(DatabaseSampler(db_ids, batch_size, 0, of), batch_size, drop_last=False)
+        return [list(BatchSamplerShard(sampler, of, process)) for process in range(of)]
+
+    shared, [alone] = batches(processes), batches(1)
+    assert len({len(part) for part in shared}) == 1
+    dealt = [batch for step in zip(*shared, strict=True) for batch in step]
+    assert dealt[: len(alone)] == alone and all({*batch} == {len(db_ids)} for batch in dealt[len(alone) :])
+    numbers = [number for batch in dealt for number in batch if number < len(db_ids)]
+    assert sorted(numbers) == list(range(len(db_ids)))
 
 
 def test_every_epoch_and_seed_has_its_order():
@@ -309,6 +331,23 @@ def test_loss_and_gradients_are_those_of_trl(bases, tmp_path, architecture, chec
     for name, gradient in theirs[1].items():
         assert gradient.norm() > 0
         assert (ours[1][name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
+def test_a_forward_pass_of_fillers_weighs_nothing(bases, tmp_path):
+    """Every weight has a gradient, as processes average them, and all are zero; no token is counted."""
+    trainer = trainer_of(bases["qwen2"], tmp_path, True)
+    filler = trainer.train_dataset[-1]
+    inputs = trainer.data_collator([filler, filler])
+    assert inputs["input_ids"].numel() == 1
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(6))
+    loss.backward()
+    assert loss.item() == 0 and trainer._seen.tolist() == [0, 0, 0, 0]
+    gradients = [weight.grad for weight in trainer.model.parameters() if weight.requires_grad]
+    assert gradients and not any(gradient.any() for gradient in gradients)
+    questions = list(trainer.train_dataset)[:-1]
+    mixed, alone = (trainer.data_collator(rows) for rows in ([*questions, filler], questions))
+    assert mixed.keys() == alone.keys() and all(torch.equal(mixed[name], alone[name]) for name in alone)
 
 
 def weights_after(trainer):

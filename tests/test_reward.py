@@ -137,12 +137,11 @@ def test_evaluation_on_the_training_data_is_refused(trained, tiny_model):
 
 
 def settings_for(folder, **changes):
-    from types import SimpleNamespace
+    from dataclasses import replace
 
     import train as script
 
-    settings = {name: value for name, value, _ in script.settings_from_source()}
-    return SimpleNamespace(**settings | {"output_dir": str(folder), "learning_rate": 1e-2} | changes)
+    return replace(script.default_settings(), **{"output_dir": str(folder), "learning_rate": 1e-2} | changes)
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
@@ -176,6 +175,55 @@ def test_scores_in_memory_equal_scores_after_reloading(tmp_path, tiny_model, pai
     )
     assert reloaded == in_memory
     assert reloaded != untrained  # training moved something
+
+
+def test_rewards_that_are_no_numbers_end_the_run(tmp_path, tiny_model, pair_rows):
+    """After the last step nothing has computed with its weights yet; before the first one they are the base's."""
+    import train as script
+    from reward.packing import score_head
+    from reward.tokens import tokenize
+
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    tokenizer = load_tokenizer(tiny_model)
+    tokenized = tokenize(group_by_prompt(load_pairs(tmp_path / "pairs.json")), tokenizer, 512)
+    settings = settings_for(tmp_path / "adapter", gradient_checkpointing=False)
+    base = load_base(tiny_model, tokenizer.pad_token_id, torch.float32)
+    trainer = script.make_trainer(settings, base, tokenizer, tokenized, tokenized)
+    questions = [part.question for part in tokenized]
+    assert script.kept_rewards(trainer, tokenizer, questions, settings, 3)
+    torch.nn.init.constant_(score_head(trainer.model).weight, float("inf"))
+    with pytest.raises(InputError, match="training diverged, a reward is not a finite number at step 3 of"):
+        script.kept_rewards(trainer, tokenizer, questions, settings, 3)
+    with pytest.raises(InputError, match="eval_loss is not a finite number before anything is trained.*float32"):
+        trainer.evaluate()
+    trainer.args.eval_on_start = False
+    with pytest.raises(InputError, match="a loss, reward or gradient is not a finite number before anything"):
+        trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("precision", "share_prefix"), [("bf16", True), ("fp16", True), ("fp8", True), ("bf16", False)]
+)
+def test_the_users_mixed_precision_changes_nothing(
+    tmp_path, tiny_model, pair_rows, monkeypatch, precision, share_prefix
+):
+    """accelerate launch exports what its user once answered to `accelerate config`; equal to the bit all the same."""
+    import train as script
+    from reward.tokens import tokenize
+
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    settings = settings_for(tmp_path, max_steps=2, gradient_checkpointing=False, share_prefix=share_prefix)
+    tokenizer = load_tokenizer(tiny_model)
+    tokenized = tokenize(group_by_prompt(load_pairs(tmp_path / "pairs.json")), tokenizer, 512)
+    weights = []
+    for value in ("no", precision):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", value)
+        base = load_base(tiny_model, tokenizer.pad_token_id, torch.float32)
+        trainer = script.make_trainer(settings, base, tokenizer, tokenized, [])
+        trainer.train()
+        weights.append([weight for weight in trainer.model.parameters() if weight.requires_grad])
+    assert all(torch.equal(*both) for both in zip(*weights, strict=True))
+    assert trainer.accelerator.mixed_precision == "no"
 
 
 def test_a_saved_adapter_that_is_not_the_trained_one_is_an_error(trained, tiny_model, tmp_path):
@@ -217,8 +265,31 @@ def test_too_long_pairs_are_counted_and_all_too_long_is_an_error(trained, tiny_m
     long_rows[0]["rejected"][0]["content"] = "SELECT " + "1, " * 500 + "1"
     (tmp_path / "pairs.json").write_text(json.dumps(long_rows))
     run = train(tmp_path, tiny_model, "--max_length", "300")
-    assert run.returncode == 0 and "1 dropped" in run.stdout
+    assert run.returncode == 0 and "1 dropped" in run.stdout and "1 over max_length" in run.stdout
     assert_one_line_error(train(tmp_path, tiny_model, "--max_length", "5"), "max_length")
+
+
+def test_pairs_of_identical_queries_are_dropped_before_the_split_and_counted(tiny_model, tmp_path, pair_rows):
+    rows = [row | {"rejected": row["chosen"]} if row["question_id"] else row for row in pair_rows]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    alone = train(tmp_path, tiny_model)
+    assert_one_line_error(alone, "1 question", "validation_fraction 0")  # nothing is left to hold out
+    assert not (tmp_path / "adapter" / "unfinished.json").exists()
+    run = train(tmp_path, tiny_model, "--validation_fraction", "0", "--max_steps", "1")
+    assert run.returncode == 0 and "dropped pairs: 10 of identical queries" in run.stdout, run.stderr
+    assert json.loads((tmp_path / "adapter" / "metrics.json").read_text())["dropped_pairs"] == 10
+    (tmp_path / "pairs.json").write_text(json.dumps(rows[2:]))
+    assert_one_line_error(train(tmp_path, tiny_model), "pairs.json", "10 of identical queries")
+
+
+def test_whole_databases_are_held_out_and_doubtful_pairs_told(tiny_model, tmp_path, pair_rows):
+    rows = [row | {"db_id": f"db{row['question_id']}"} for row in pair_rows]
+    turned = rows[0] | {"chosen": rows[0]["rejected"], "rejected": rows[0]["chosen"]}
+    (tmp_path / "pairs.json").write_text(json.dumps([*rows, turned, rows[1]]))
+    run = train(tmp_path, tiny_model, "--max_steps", "1")
+    assert run.returncode == 0, run.stderr
+    assert "held out for validation: 2 of 6 databases\n" in run.stdout
+    assert "warning: 2 pairs contradict others" in run.stdout and "1 pairs repeat another one" in run.stdout
 
 
 def test_a_missing_or_incomplete_model_folder(trained, tiny_model, tmp_path):
@@ -267,11 +338,13 @@ def test_broken_pair_files(tiny_model, tmp_path, content, words):
 def test_wrong_settings(trained, tiny_model):
     assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
     assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
+    wrong = [(("--fresh", "true", "--report_to", "nothing"), "'nothing' is not installed")]
     if not torch.cuda.is_available():
-        assert_one_line_error(train(trained, tiny_model, "--flex_attention", "true"), "--flex_attention", "GPU")
-    assert_one_line_error(
-        train(trained, tiny_model, "--fresh", "true", "--report_to", "nothing"), "'nothing' is not installed"
-    )
+        wrong.append((("--flex_attention", "true"), "with it on a GPU only"))
+    for flags, words in wrong:
+        run = train(trained, tiny_model, *flags, "--output_dir", trained / "never")
+        assert_one_line_error(run, flags[-2], words)
+        assert not run.stdout and not (trained / "never").exists()
     assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
     assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
     assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "more than once")
@@ -306,34 +379,56 @@ def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
     assert metrics["steps"] == 4 and metrics["validation_by_relation"]["sibling"]["pairs"] > 0
 
 
-def launchers(machines: int) -> list[tuple[str, ...]]:
-    """The commands that start two processes: on one machine, or one on each of two with the example file."""
+MIXED = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_machines: 1
+num_processes: 2
+mixed_precision: bf16
+"""
+
+
+def launchers(machines: int, folder) -> list[tuple[str, ...]]:
+    """The commands that start two processes: on one machine, whose user configured mixed precision, or one on each of
+    two with the example file."""
     launch = ("-m", "accelerate.commands.launch", "--num_processes", "2")
-    if machines == 1:
-        return [(*launch, "--multi_gpu", "train.py")]
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(server.getsockname()[1]))
+    if machines == 1:
+        (folder / "mixed.yaml").write_text(MIXED)
+        return [(*launch, "--config_file", str(folder / "mixed.yaml"), *place, "train.py")]
     example = ("--config_file", "accelerate_multi_node.yaml")
     return [(*launch, *example, *place, "--machine_rank", str(rank), "train.py") for rank in range(machines)]
 
 
 @pytest.mark.parametrize("machines", [1, 2])
 def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows, machines):
-    """Two processes with one question each are one with two; three questions validate, with 1 or 2 pairs."""
-    [extra] = [row | {"prompt": [{"role": "user", "content": "Why?"}], "question_id": 99} for row in pair_rows[:1]]
-    (tmp_path / "pairs.json").write_text(json.dumps([*pair_rows[:-1], extra]))
-    flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "3", "--validation_fraction", "0.4")
+    """Two processes with one question each are one with two; three questions validate, with 1 or 2 pairs.
+
+    An epoch has five questions: in its last step one process has none. The third step begins the second epoch.
+    """
+    rows = [row | {"question_id": row["question_id"] + 6} for row in pair_rows[:4]]
+    rows = [row | {"prompt": [{"role": "user", "content": f"Why {row['question_id']}?"}]} for row in rows]
+    (tmp_path / "pairs.json").write_text(json.dumps([*pair_rows, *rows[:-1]]))
+    flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "5", "--validation_fraction", "0.4")
     one = train(tmp_path, tiny_model, *flags, "--gradient_accumulation", "2")
     assert one.returncode == 0, one.stderr
     (tmp_path / "adapter").rename(tmp_path / "one")
     start = partial(train, tmp_path, tiny_model, *flags, CUDA_VISIBLE_DEVICES="")
     with ThreadPoolExecutor() as threads:
-        for run in threads.map(lambda script: start(script=script), launchers(machines)):
+        for run in threads.map(lambda script: start(script=script), launchers(machines, tmp_path)):
             assert run.returncode == 0, run.stderr
-    histories = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "adapter")]
+            warned = run.stdout.count("warning: accelerate is configured for mixed precision (bf16)")
+            assert warned == (machines == 1)
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "adapter")]
+    histories = [of["history"] for of in metrics]
+    assert "training pairs of 5 questions" in one.stdout and metrics[0]["steps"] == metrics[1]["steps"] == 5
     for key in ("loss", "accuracy", "margin", "num_tokens", "eval_loss", "eval_accuracy", "eval_accuracy_sibling"):
         found = [[entry[key] for entry in history if key in entry] for history in histories]
         assert found[0] and found[1] == pytest.approx(found[0], abs=1e-4), key
+    asked = [("How many?", ["SELECT 1", "SELECT COUNT(*) FROM product"])]
+    scores = [score(*load_reward_model(tiny_model, tmp_path / name, "float32"), asked) for name in ("one", "adapter")]
+    assert scores[1][0] == pytest.approx(scores[0][0], rel=1e-3)
 
 
 def test_export_gives_a_plain_model_with_the_same_rewards(trained, tiny_model, tmp_path):

@@ -1,13 +1,26 @@
 """Preference files of this project and of other origin, as questions with candidates."""
 
 import json
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reward.data import Turn, group_by_prompt, load_pairs, split_by_question
+from reward.data import (
+    PreferencePair,
+    Turn,
+    contradictory_pairs,
+    group_by_prompt,
+    load_pairs,
+    repeated_pairs,
+    split_by_database,
+    split_by_question,
+)
 from reward.metrics import grouped_metrics, pair_metrics
 from reward.model import encode, load_tokenizer
-from reward.tokens import pair_rows, question_rows, tokenize
+from reward.report import doubts
+from reward.tokens import IDENTICAL, TOO_LONG, pair_rows, question_rows, tokenize
 from tree.files import InputError
 
 USER = {"role": "user", "content": "How many products?"}
@@ -168,3 +181,128 @@ def test_ties_count_as_half_and_only_equal_rewards_are_ties():
     assert pair_metrics([1.0, 0.0, -1e-9, 1e-9]) == {"pairs": 4, "accuracy": 0.625, "mean_margin": 0.25, "ties": 1}
     groups = grouped_metrics(["b", "a", "b"], [1.0, -1.0, 0.0])
     assert list(groups) == ["a", "b"] and [group["accuracy"] for group in groups.values()] == [0.0, 0.75]
+
+
+# --- the split for validation ---------------------------------------------------------------------------------------
+
+
+def preference(prompt, question_id=None, db_id="", chosen="a", rejected="b") -> PreferencePair:
+    return PreferencePair((Turn("user", str(prompt)),), chosen, rejected, question_id, db_id, "", None, None)
+
+
+few = st.integers(0, 9)
+preferences = st.lists(
+    st.builds(preference, few, st.none() | few, st.sampled_from(["", "x", "y", "z"])), min_size=1, max_size=25
+)
+
+
+@given(preferences, st.sampled_from([0.1, 0.3, 0.5]), st.integers(0, 3))
+def test_no_question_and_no_prompt_is_on_both_sides(pairs, fraction, seed):
+    """Ids that share a prompt, and prompts that share an id, stay together, also over several others."""
+    try:
+        train, held_out = split_by_question(pairs, fraction, seed)
+    except InputError:
+        return
+    assert train and held_out and Counter(train + held_out) == Counter(pairs)
+    assert not {pair.prompt for pair in train} & {pair.prompt for pair in held_out}
+    ids = [{pair.question_id for pair in part} - {None} for part in (train, held_out)]
+    assert not ids[0] & ids[1]
+    again = split_by_question(pairs[::-1], fraction, seed)
+    assert [Counter(part) for part in again] == [Counter(train), Counter(held_out)]
+
+
+def test_ids_and_prompts_that_hang_together_are_one_question():
+    """Question 1 has prompts a and b, question 2 b and c, question 3 only c: one chain, so nothing can be held out."""
+    chain = [preference(prompt, number) for prompt, number in (("a", 1), ("b", 1), ("b", 2), ("c", 2), ("c", 3))]
+    with pytest.raises(InputError, match="1 question"):
+        split_by_question(chain, 0.5, 0)
+    for seed in range(9):
+        train, held_out = split_by_question([*chain, preference("d", 4)], 0.25, seed)
+        assert {len(train), len(held_out)} == {5, 1}
+
+
+@given(
+    st.lists(st.tuples(few, st.integers(0, 400)), min_size=30, max_size=300),
+    st.sampled_from([0.1, 0.2, 0.3]),
+    st.integers(0, 3),
+)
+def test_whole_databases_are_held_out_where_they_fit(rows, fraction, seed):
+    pairs = [preference(f"{db_id} {prompt}", prompt + 1000 * db_id, f"db{db_id}") for db_id, prompt in rows]
+    split = split_by_database(pairs, fraction, seed)
+    sizes = Counter(pair.db_id for pair in set(pairs))
+    prompts = len({pair.prompt for pair in pairs})
+    if split is None:
+        one_at_a_time = max(sizes.values()) <= fraction * prompts / 2
+        assert len(sizes) < 5 or not one_at_a_time
+        return
+    train, held_out = split
+    assert Counter(train + held_out) == Counter(pairs) and len(sizes) >= 5
+    assert not {pair.db_id for pair in train} & {pair.db_id for pair in held_out}
+    share = len({pair.prompt for pair in held_out}) / prompts
+    assert fraction / 2 <= share <= fraction * 1.5
+    assert split_by_database(pairs[::-1], fraction, seed)[0] == train[::-1]
+
+
+def test_databases_that_cannot_be_held_out_whole():
+    pairs = [preference(number, number, f"db{number % 10}") for number in range(100)]
+    train, held_out = split_by_database(pairs, 0.1, 0)
+    assert len(held_out) == 10 and len({pair.db_id for pair in held_out}) == 1
+    assert split_by_database(pairs, 0.0, 0) is None
+    assert split_by_database([*pairs, preference("of another origin", 100)], 0.1, 0) is None
+    few_databases = [preference(number, number, f"db{number % 4}") for number in range(100)]
+    assert split_by_database(few_databases, 0.25, 0) is None
+    bound = [*pairs, *(preference(0, number, f"db{number % 10}") for number in range(9))]  # one prompt in nine of them
+    assert split_by_database(bound, 0.1, 0) is None
+
+
+# --- pairs that teach nothing, or against each other ----------------------------------------------------------------
+
+
+def test_identical_pairs_are_dropped_as_the_template_sees_them(tiny_model):
+    tokenizer = load_tokenizer(tiny_model)
+    pairs = [
+        preference("p", chosen="SELECT 1", rejected="SELECT 1"),
+        preference("p", chosen="SELECT 1", rejected="SELECT 1 "),
+        preference("p", chosen="SELECT 1", rejected="SELECT 2"),
+        preference("q", chosen="SELECT 3", rejected="SELECT 3"),
+        preference("p", chosen="SELECT 1", rejected="SELECT " + "1, " * 200),
+    ]
+    for template, identical, kept in ((tokenizer.chat_template, 2, 2), (TRIMMING, 3, 1)):
+        tokenizer.chat_template, dropped = template, Counter()
+        [question] = tokenize(group_by_prompt(pairs), tokenizer, 200, dropped)
+        assert dropped == {IDENTICAL: identical, TOO_LONG: 1}
+        assert len(question.question.pairs) == kept and len(question.tails) == kept + 1
+
+
+TRIMMING = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>{% endfor %}"
+
+
+def test_repeated_and_contradictory_pairs_are_counted():
+    one, other = preference("p", chosen="a", rejected="b"), preference("p", chosen="b", rejected="a")
+    elsewhere = preference("q", chosen="b", rejected="a")
+    assert repeated_pairs([one, one, one, elsewhere]) == 2 and contradictory_pairs([one, one, elsewhere]) == 0
+    assert repeated_pairs([one, other]) == 0 and contradictory_pairs([one, other, one, elsewhere]) == 3
+
+
+# --- the kept model -------------------------------------------------------------------------------------------------
+
+
+def kept(loss: float, accuracy: float) -> dict:
+    return {"validation_loss": loss, "validation_accuracy": accuracy}
+
+
+@pytest.mark.parametrize(
+    ("differences", "metrics", "words"),
+    [
+        ([], {}, []),
+        ([1.0, 2.0], kept(0.2, 1.0), []),
+        ([0.0, 0.0], kept(0.6931, 0.5), ["the same reward"]),
+        ([1.0, -3.0, 1.0], kept(0.9, 0.67), ["loss 0.9000, at the start 0.6931"]),
+        ([0.1, -0.1], kept(0.69, 0.5), ["accuracy 0.5000 (2 pairs)"]),
+        ([-1.0, -3.0], kept(2.2, 0.0), ["loss 2.2000, at the start 0.6931", "accuracy 0.0000"]),
+    ],
+)
+def test_what_speaks_against_the_kept_model_is_said_with_figures(differences, metrics, words):
+    history = [{"step": 0, "eval_loss": 0.6931}, {"step": 1, "loss": 0.69}, {"step": 4, "eval_loss": 9.0}]
+    found = doubts(differences, metrics, history)
+    assert len(found) == len(words) and all(word in doubt for word, doubt in zip(words, found, strict=True))

@@ -1,0 +1,94 @@
+"""How train.py was started: the GPUs that its caller shows, what accelerate's own configuration asks for, what is here.
+
+CUDA reads CUDA_VISIBLE_DEVICES when it is first asked something, so `use_one_gpu` comes before that, without torch.
+"""
+
+import os
+import subprocess
+from itertools import takewhile
+
+from reward.settings import TrainingSettings
+from tree.files import InputError
+
+YES = ("1", "true", "t", "yes", "y", "on")
+# what `accelerate launch` exports of the user's configuration, and what that would do
+PARALLEL = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
+}
+LAUNCH = "launch with a configuration without it: accelerate launch --config_file FILE train.py"
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and speaks for the others, if a launcher started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def use_one_gpu() -> None:
+    """Without a launcher, leave this process the first of the GPUs that it is shown, and say so.
+
+    Several in one process would be used as DataParallel, which TRL refuses.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = _installed_gpus() if shown is None else _named_gpus(shown)
+    if len(gpus) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
+        print(f"using the first of {len(gpus)} GPUs ({gpus[0]}); for all of them: accelerate launch train.py")
+
+
+def _named_gpus(value: str) -> list[str]:
+    """Numbers, UUIDs and MIG names in a CUDA_VISIBLE_DEVICES; as CUDA does, none behind one that is nothing of that."""
+    names = [name.strip() for name in value.split(",")]
+    return list(takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
+
+
+def _installed_gpus() -> list[str]:
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    except OSError:  # no such program, so no GPU
+        return []
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    return [str(number) for number in range(count)]
+
+
+def check_accelerate() -> None:
+    """Warn of mixed precision in the user's configuration of accelerate, which train.py overrides.
+
+    Raises InputError for what packed questions do not train with.
+    """
+    for variable, name in PARALLEL.items():
+        if os.environ.get(variable, "").lower() in YES:
+            raise InputError(f"accelerate is configured for {name} ({variable}), which train.py does not use; {LAUNCH}")
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if backend.lower() not in ("", "no"):
+        raise InputError(
+            f"accelerate is configured to compile the model (ACCELERATE_DYNAMO_BACKEND={backend}), which train.py does "
+            f"not; {LAUNCH}"
+        )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision.lower() != "no" and is_first_process():
+        print(
+            f"warning: accelerate is configured for mixed precision ({precision}), which is not used: it would change "
+            "the loss; BASE_DTYPE is the precision of the base, LoRA and head are in float32"
+        )
+
+
+def check_machine(settings: TrainingSettings) -> None:
+    """Raise InputError for what this machine cannot do."""
+    import torch
+    from transformers.integrations import get_available_reporting_integrations
+
+    known = ["none", *get_available_reporting_integrations()]
+    for name in settings.report_to.split(","):
+        if name.strip() not in known:
+            raise InputError(
+                f"--report_to {settings.report_to}: {name.strip()!r} is not installed; there is: {', '.join(known)}"
+            )
+    if settings.flex_attention and not torch.cuda.is_available():
+        raise InputError("--flex_attention true: PyTorch trains with it on a GPU only, and there is none here")
+    if "LOCAL_RANK" not in os.environ and torch.cuda.device_count() > 1:  # without nvidia-smi they were not counted
+        raise InputError("several GPUs are visible: set CUDA_VISIBLE_DEVICES=0, or use all: accelerate launch train.py")

@@ -1,0 +1,142 @@
+"""The settings of train.py: the constants on its top, which are Python, and the flags of the same names."""
+
+import argparse
+import ast
+import math
+import os
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from numbers import Real
+from pathlib import Path
+
+from tree.files import InputError
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a training run is told, by the names of train.py's constants in lower case; the comments there explain."""
+
+    model_id: str
+    data_path: str
+    validation_fraction: float
+    max_length: int
+    share_prefix: bool
+    token_budget: int
+    margin_by_distance: float
+    base_dtype: str
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_targets: str
+    learning_rate: float
+    epochs: float
+    max_steps: int
+    batch_size: int
+    gradient_accumulation: int
+    warmup_fraction: float
+    weight_decay: float
+    flex_attention: bool
+    gradient_checkpointing: bool
+    logging_steps: int
+    eval_steps: int
+    early_stopping: int
+    seed: int
+    output_dir: str
+    fresh: bool
+    checkpoint_steps: int
+    report_to: str
+
+
+TYPES: dict[str, type] = {field.name: field.type for field in fields(TrainingSettings)}
+NAMES = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def settings_of(constants: Mapping[str, object], given: Mapping[str, object] | None = None) -> TrainingSettings:
+    """The settings that a module's constants make, with those `given` by name in their place.
+
+    Other constants are the user's own helpers and stay what they are. Raises InputError for a constant that is missing
+    or of another type: whole numbers do for numbers (also 8 / 2 for a whole one), paths for text.
+    """
+    values = {}
+    for name, kind in TYPES.items():
+        if given and name in given:
+            values[name] = _as_type(f"--{name}", given[name], kind)
+        elif name.upper() in constants:
+            values[name] = _as_type(f"train.py: {name.upper()}", constants[name.upper()], kind)
+        else:
+            raise InputError(f"train.py: the constant {name.upper()} is missing; put it back, or give --{name}")
+    return TrainingSettings(**values)
+
+
+def _as_type(what: str, value: object, kind: type) -> object:
+    """The value as the type of its setting. Raises InputError."""
+    if kind is str and isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if kind is bool and isinstance(value, bool):
+        return value
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if kind in (int, float) and is_number and (kind is float or value == int(value)):
+        return kind(value)
+    raise InputError(f"{what} is {value!r}, but must be {NAMES[kind]}")
+
+
+def read_settings(module: Mapping[str, object]) -> TrainingSettings:
+    """The settings of the script whose globals are `module`: its constants, or flags in their place.
+
+    Raises InputError for one that is out of its range.
+    """
+    parser = argparse.ArgumentParser(
+        description=module["__doc__"], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    comments = comments_of(module["__file__"])
+    for name, kind in TYPES.items():
+        text = f"{comments.get(name.upper(), '')} (default {module.get(name.upper())})".strip()
+        parse = _boolean if kind is bool else kind
+        parser.add_argument(f"--{name}", type=parse, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
+    settings = settings_of(module, vars(parser.parse_args()))
+    check_settings(settings)
+    return settings
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, not {text!r}")
+    return text.lower() == "true"
+
+
+def comments_of(path: str | os.PathLike) -> dict[str, str]:
+    """The last comment on the lines of every assignment in a Python file, by the names it assigns to."""
+    with open(path, "rb") as file:
+        tokens = [token for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT]
+    lines = {token.start[0]: token.string for token in tokens}
+    comments = {}
+    for statement in ast.walk(ast.parse(Path(path).read_bytes())):
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            found = [lines[line] for line in range(statement.lineno, statement.end_lineno + 1) if line in lines]
+            for part in ast.walk(statement):
+                if found and isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    comments[part.id] = found[-1].lstrip("# ")
+    return comments
+
+
+def check_settings(settings: TrainingSettings) -> None:
+    """Raise InputError for a setting out of its range."""
+
+    def check(names: str, is_right: object, must: str) -> None:
+        for name in names.split():
+            if not is_right(getattr(settings, name)):
+                raise InputError(f"--{name} {getattr(settings, name)}: must be {must}")
+
+    check("model_id data_path output_dir", str.strip, "a path, not empty")
+    check("max_length token_budget lora_r lora_alpha batch_size", lambda value: value >= 1, "1 or more")
+    check("gradient_accumulation logging_steps", lambda value: value >= 1, "1 or more")
+    check("base_dtype", ("auto", "float32", "bfloat16").__contains__, "auto, float32 or bfloat16")
+    check("eval_steps checkpoint_steps early_stopping", lambda value: value >= 0, "0 (off) or more")
+    check("margin_by_distance weight_decay", lambda value: value >= 0, "0 (off) or more")
+    check("validation_fraction lora_dropout warmup_fraction", lambda value: 0 <= value < 1, "from 0 to below 1")
+    check("learning_rate epochs", lambda value: value > 0, "positive")
+    check("max_steps", lambda value: value != 0, "positive (-1 = off)")
+    check("seed", lambda value: 0 <= value < 2**32, "from 0 to below 2**32")
+    if settings.early_stopping and not settings.validation_fraction:
+        raise InputError("--early_stopping needs validation: set --validation_fraction above 0")
