@@ -44,3 +44,12 @@ def test_an_index_without_weights(folder, content):
     (folder / "model.safetensors.index.json").write_text(content)
     with pytest.raises(InputError, match=r"index\.json: no weight_map; fetch it"):
         check_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", "{}", '{"a": 1}', '{"a": {"data_offsets": []}}', "{", '{"a": {"data_offsets": [0, 9]}}']
+)
+def test_weights_with_a_broken_header(folder, header):
+    (folder / "part.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(InputError, match="part.safetensors: (broken header|.* bytes where)"):
+        check_model_folder(folder)

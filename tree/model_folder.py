@@ -43,9 +43,10 @@ def tensor_shapes(path: Path) -> dict[str, list[int]]:
 def _check_weights_whole(path: Path) -> None:
     try:
         length, header = _safetensors_header(path)
-    except ValueError as error:
-        raise InputError(f"{path}: broken header; {FIX}") from error
-    wanted = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        wanted = 8 + length + max(ends)
+    except (ValueError, TypeError, AttributeError, LookupError):  # not JSON, another shape, no tensors
+        raise InputError(f"{path}: broken header; {FIX}") from None
     if path.stat().st_size != wanted:
         raise InputError(f"{path}: {path.stat().st_size} bytes where its header says {wanted}; {FIX}")
 

@@ -56,7 +56,7 @@ def check_database(path: Path) -> None:
 
     What of it cannot be read, such as one table, is for those to say who read it (`tree.table_info`).
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name too long for a file, too
         raise InputError(f"{path}: no such database; check --db_root (expected <db_root>/<db_id>/<db_id>.sqlite)")
     try:
         refuse_pointer(path)
