@@ -12,7 +12,7 @@
 #
 #     pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
 #         --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-#         -d wheels trl==1.16.0 peft==0.21.2 datasets==5.2.0 dill==0.4.1 multiprocess==0.70.19 ijson
+#         -d wheels trl==1.16.0 peft==0.21.2 datasets==5.2.0 dill==0.4.1 multiprocess==0.70.19
 #
 # What is missing after all is named in the first lines, before anything is measured.
 #
@@ -73,7 +73,7 @@ if compgen -G "$WHEELS/*.whl" >/dev/null; then
         --target "$scratch/site" "$WHEELS"/*.whl || exit 2
     export PYTHONPATH=$scratch/site${PYTHONPATH:+:$PYTHONPATH}
 fi
-"$python" -c "import accelerate, datasets, ijson, peft, transformers, trl" ||
+"$python" -c "import accelerate, datasets, peft, transformers, trl" ||
     { echo "error: a package is missing; the head of bench/gpu_check.sh says how to bring it along" >&2 && exit 2; }
 
 stage 1_prepare 120 "$python" bench/gpu_check.py prepare "$scratch" --size "$SIZE" || exit 2
