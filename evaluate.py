@@ -19,8 +19,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tree.files import InputError, check_writable, replacing, run_script, write_json
-from tree.prompt_settings import PromptSettings, made_with
+from common.files import InputError, check_writable, replacing, run_script, write_json
+from tree.run.prompt_settings import PromptSettings, made_with
 
 UNTRAINED = "none"
 TEST_DATA = "final_data_test.json"
@@ -95,7 +95,7 @@ def settings_of(adapters: Sequence[str]) -> dict[str, PromptSettings | None]:
 
 def other_prompts(args: argparse.Namespace, asked: Sequence, settings: dict) -> Iterator[str]:
     """A warning for every file whose prompts were made in another way than those that an adapter was trained behind."""
-    from tree.manifest import differences
+    from common.manifest import differences
 
     brought = [args.test_data, args.candidates if any(one.prompt for one in asked) else None]
     for path in filter(None, brought):
@@ -277,10 +277,10 @@ def main() -> None:
     args = parse_arguments()
 
     # --- everything that can be wrong, before a model is loaded ---
+    from common.manifest import Manifest
+    from common.model_folder import check_model_folder, model_fingerprint
     from reward.data import load_pairs
-    from tree.databases import check_unchanged, database_fingerprints
-    from tree.manifest import Manifest
-    from tree.model_folder import check_model_folder, model_fingerprint
+    from tree.run.databases import check_unchanged, database_fingerprints
 
     base = check_model_folder(args.base_model)
     report_file = Path(args.output_file)

@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 bash setup_env.sh
 PATH=$PWD/.venv/bin:$PATH
+pip install --quiet --disable-pip-version-check -r requirements-test.txt
 # the browser of the viewer's tests, where it can be installed; elsewhere they are skipped, which CI does not accept
 if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver; } >/dev/null ||
@@ -13,5 +14,6 @@ if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$
 fi
 ruff check .
 ruff format --check .
+lint-imports
 bash download_model.sh --small
 eval "exec python -m pytest ${PYTEST_ARGS:-}"

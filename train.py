@@ -16,9 +16,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from common.files import InputError, run_script, write_json
 from reward.launch import check_accelerate, check_machine, is_first_process, use_one_gpu
 from reward.settings import TrainingSettings, read_settings, settings_of
-from tree.files import InputError, run_script, write_json
 
 # --------------------------------------------------------------------------------------------------
 # input
@@ -188,9 +188,9 @@ def validate_kept(questions: list, rewards: list[list[float]], margin_scale: flo
 
 def run_manifest(settings: TrainingSettings, base: Path):
     """What this run is, from its start."""
-    from tree.manifest import Manifest
-    from tree.model_folder import model_fingerprint
-    from tree.prompt_settings import made_with
+    from common.manifest import Manifest
+    from common.model_folder import model_fingerprint
+    from tree.run.prompt_settings import made_with
 
     prompt_settings = made_with(settings.data_path)
     return Manifest(
@@ -299,9 +299,9 @@ def main() -> None:
     # --- everything that can be wrong, before a model is loaded ---
     use_one_gpu()
     check_accelerate()
+    from common.locks import alone_in
+    from common.model_folder import check_model_folder
     from reward.data import load_pairs
-    from tree.locks import alone_in
-    from tree.model_folder import check_model_folder
 
     base = check_model_folder(settings.model_id)
     pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)

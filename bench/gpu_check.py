@@ -1,14 +1,13 @@
 """The two ends of bench/gpu_check.sh: a random model with made-up pairs to measure on, and the table of the figures.
 
-python bench/gpu_check.py prepare FOLDER --size tiny    # writes FOLDER/model and FOLDER/pairs.json
-python bench/gpu_check.py table LOGS                    # of the logs LOGS/*.log
+python -m bench.gpu_check prepare FOLDER --size tiny    # writes FOLDER/model and FOLDER/pairs.json
+python -m bench.gpu_check table LOGS                    # of the logs LOGS/*.log
 """
 
 import argparse
 import platform
 import random
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -16,11 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from random_model import write_random_model
 
-from random_model import write_random_model  # noqa: E402
-
-from tree.files import InputError, run_script, write_json  # noqa: E402
+from common.files import InputError, run_script, write_json
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,12 @@ fi
 "$python" -c "import accelerate, datasets, peft, transformers, trl" ||
     { echo "error: a package is missing; the head of bench/gpu_check.sh says how to bring it along" >&2 && exit 2; }
 
-stage 1_prepare 120 "$python" bench/gpu_check.py prepare "$scratch" --size "$SIZE" || exit 2
+stage 1_prepare 120 "$python" -m bench.gpu_check prepare "$scratch" --size "$SIZE" || exit 2
 data=(--model "$scratch/model" --data "$scratch/pairs.json" --rounds "$rounds")
-stage 2_training 210 "$python" bench/reward_training.py "${data[@]}" --questions "$questions"
+stage 2_training 210 "$python" -m bench.reward_training "${data[@]}" --questions "$questions"
 for dtype in "${precisions[@]}"; do
-    stage "3_scoring_$dtype" 110 "$python" bench/reward_scoring.py "${data[@]}" --questions "$questions" --dtype "$dtype"
+    stage "3_scoring_$dtype" 110 "$python" -m bench.reward_scoring "${data[@]}" --questions "$questions" --dtype "$dtype"
 done
-stage 4_attention 200 "$python" bench/packed_attention.py "${data[@]}" --questions "${passes[@]}"
+stage 4_attention 200 "$python" -m bench.packed_attention "${data[@]}" --questions "${passes[@]}"
 echo
-"$python" bench/gpu_check.py table "$LOGS" --of "SIZE=$SIZE bash bench/gpu_check.sh" | tee "$LOGS/table.md"
+"$python" -m bench.gpu_check table "$LOGS" --of "SIZE=$SIZE bash bench/gpu_check.sh" | tee "$LOGS/table.md"

@@ -1,6 +1,6 @@
 """How often the 95 % intervals of evaluate.py hold the true value, by simulation, over numbers of questions.
 
-    python bench/interval_coverage.py
+    python -m bench.interval_coverage
 
 Accuracies of 0.5, 0.7 and 0.9 over questions with 1 to 16 pairs (a geometric number with mean 5), whose hits within a
 question hang together (beta-binomial, correlation 0.1, 0.4, 1) or that have one pair each, as when one of N queries is
@@ -11,18 +11,14 @@ mean over the settings and the least.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from eval.bootstrap import DIFFERENCE, SHARE, Clusters, Estimate  # noqa: E402
-from eval.pair_report import auc, calibration_error  # noqa: E402
-from tree.files import run_script  # noqa: E402
+from common.files import run_script
+from eval.intervals import DIFFERENCE, SHARE, Clusters, Estimate
+from eval.pair_report import auc, calibration_error
 
 QUESTIONS = (5, 10, 30, 100)
 MOST_PAIRS, PAIRS_MEAN = 16, 5

@@ -1,6 +1,6 @@
 """What a reward model learns from trees: held-out pairwise accuracy and best-of-N over numbers of training questions.
 
-    python bench/learning_curve.py --model Qwen2.5-Coder-0.5B-Instruct --train_trees train/all_trees.json \\
+    python -m bench.learning_curve --model Qwen2.5-Coder-0.5B-Instruct --train_trees train/all_trees.json \\
         --test_trees test/all_trees.json --db_root data/train/train_databases --sizes 100 300 1000 -- --epochs 2
 
 Trains with train.py on the pairs of so many questions (those that give pairs; each size holds the smaller ones) and
@@ -17,12 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, read_json, run_script, write_json  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
-from tree.pair_files import read_trees  # noqa: E402
+from common.files import InputError, read_json, run_script, write_json
+from common.model_folder import check_model_folder
+from tree.pairs.extraction import PairSettings, extract_pairs
+from tree.pairs.pair_files import read_trees
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
@@ -72,11 +70,11 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     from tqdm import tqdm
     from transformers import AutoModelForCausalLM
 
+    from common.precision import fast_dtype
     from reward.data import group_by_prompt, load_pairs
     from reward.model import device
     from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
     from tree.generator import encode, load_tokenizer
-    from tree.precision import fast_dtype
     from tree.prompts import CLOSING, chat
 
     tokenizer = load_tokenizer(Path(model))

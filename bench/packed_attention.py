@@ -1,8 +1,8 @@
 """What attention that skips what the mask hides saves on packed questions, against transformers' sdpa with that mask.
 
-    python bench/packed_attention.py --model Qwen2.5-Coder-0.5B-Instruct \\
+    python -m bench.packed_attention --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
-    python bench/packed_attention.py --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
+    python -m bench.packed_attention --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
 
 On a CPU the other is train.py's attention in blocks, on a GPU FlexAttention. A pass holds the first questions, with all
 their candidates, of the database that has the most. It is the forward and the backward pass of train.py's model with
@@ -14,16 +14,13 @@ that fails (its compiler, the memory) is named with what went wrong, and the oth
 import argparse
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from reward_training import figure, forget_peak, load_questions, peak_mb, train_settings
 
-from reward_training import figure, forget_peak, load_questions, peak_mb, train_settings  # noqa: E402
-
-from reward.data import Question  # noqa: E402
-from tree.files import InputError, run_script  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
+from common.files import InputError, run_script
+from common.model_folder import check_model_folder
+from reward.data import Question
 
 
 def largest_database(questions: list[Question], wanted: int) -> list[Question]:

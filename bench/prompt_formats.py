@@ -1,7 +1,7 @@
 """What the ways of writing a prompt give: both schema formats, with and without stored values that match the question.
 
-    python bench/prompt_formats.py --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
-    python bench/prompt_formats.py --model Qwen2.5-Coder-0.5B-Instruct --output /tmp/formats \\
+    python -m bench.prompt_formats --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
+    python -m bench.prompt_formats --model Qwen2.5-Coder-0.5B-Instruct --output /tmp/formats \\
         --data spider.json bird.json --db_root spider/databases bird/databases --questions 320 210
 
 Each way is one run of `python -m tree.run_pipeline` with first attempts only, so that every query answers the bare
@@ -23,20 +23,18 @@ from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
+from common.files import InputError, run_script, write_json_list
+from common.model_folder import check_model_folder
+from common.rows import iterate_json
+from tree.generator import encode, load_tokenizer
+from tree.pairs.extraction import PairSettings, extract_pairs
+from tree.prompts import chat
+from tree.questions import limited, load_questions
+from tree.run.preflight import Work, find_values
+from tree.schema.write import FORMATS
+from tree.tree_node import Question, RevisionTree, tree_from_json
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, run_script, write_json_list  # noqa: E402
-from tree.generator import encode, load_tokenizer  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
-from tree.preflight import Work, find_values  # noqa: E402
-from tree.prompts import chat  # noqa: E402
-from tree.questions import limited, load_questions  # noqa: E402
-from tree.rows import iterate_json  # noqa: E402
-from tree.schema_text import FORMATS  # noqa: E402
-from tree.tree_node import Question, RevisionTree, tree_from_json  # noqa: E402
-
 BIRD, DEMO = ROOT / "data" / "train", ROOT / "data" / "demo"
 
 

@@ -1,7 +1,7 @@
 """What each way of asking for revisions gives, against fresh attempts at the same wrong queries.
 
-    python bench/revision_yield.py --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
-    python bench/revision_yield.py --model Qwen2.5-Coder-0.5B-Instruct --data spider/train.json bird/train.json \\
+    python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
+    python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct --data spider/train.json bird/train.json \\
         --db_root spider/train_databases bird/train_databases --per_database 5 --nodes 220
 
 Wrong, different first attempts are collected; then every way asks for the same number of revisions of each of them.
@@ -12,26 +12,23 @@ differs.
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tree_growth import choose
 
-from tree_growth import choose  # noqa: E402
-
-from tree import prompts, run_pipeline  # noqa: E402
-from tree.files import InputError, run_script  # noqa: E402
-from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
-from tree.preflight import Work, check_gold, prepare_prompts  # noqa: E402
-from tree.questions import load_questions  # noqa: E402
-from tree.sql_text import canonical_sql  # noqa: E402
-from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
-from tree.tree_builder import feedback_text, node_seed  # noqa: E402
-from tree.yields import Yield  # noqa: E402
+from common.files import InputError, run_script
+from common.model_folder import check_model_folder
+from tree import prompts, run_pipeline
+from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.questions import load_questions
+from tree.run.preflight import Work, check_gold, prepare_prompts
+from tree.run.yields import Yield
+from tree.sql.sql_text import canonical_sql
+from tree.sql_utils import Executor, check_database, database_path
+from tree.tree_builder import feedback_text, node_seed
 
 FIRST, REVISIONS = 4, 2  # samples
 DEFAULT = prompts.REVISIONS[0]

@@ -1,6 +1,6 @@
 """What bfloat16 does to the order of candidates: the same rewards with the base in float32 and in bfloat16.
 
-    python bench/reward_precision.py --model Qwen2.5-Coder-0.5B-Instruct --adapter qwen-reward-model-sql-train \\
+    python -m bench.reward_precision --model Qwen2.5-Coder-0.5B-Instruct --adapter qwen-reward-model-sql-train \\
         --data final_data_test.json
 
 Questions and their pairs are those of a pair file, or what step 4.1 extracts from all_trees.json with its defaults.
@@ -10,18 +10,14 @@ both; and the time.
 """
 
 import argparse
-import sys
 import time
-from pathlib import Path
 from statistics import fmean, median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from reward_training import describe, load_questions
 
-from reward_training import describe, load_questions  # noqa: E402
-
-from reward.metrics import reward_differences, wins  # noqa: E402
-from tree.files import run_script  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
+from common.files import run_script
+from common.model_folder import check_model_folder
+from reward.metrics import reward_differences, wins
 
 PRECISIONS = ("float32", "bfloat16")
 

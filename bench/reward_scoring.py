@@ -1,8 +1,8 @@
 """Scoring the candidates of questions packed, against scoring the two sequences of each pair.
 
-    python bench/reward_scoring.py --model Qwen2.5-Coder-0.5B-Instruct \\
+    python -m bench.reward_scoring --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
-    python bench/reward_scoring.py --model Qwen2.5-Coder-0.5B-Instruct --data final_data_test.json --questions 16
+    python -m bench.reward_scoring --model Qwen2.5-Coder-0.5B-Instruct --data final_data_test.json --questions 16
 
 Questions are chosen as in bench/reward_training.py. Packed is `reward.model.score`, as evaluate.py uses it. Against it
 stands the common way: prompt and SQL of both sides of each pair in the order of the file, in padded batches of the same
@@ -12,19 +12,15 @@ between the two rewards of a candidate.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from reward_training import choose_questions, describe, figure, forget_peak, peak_mb
 
-from reward_training import choose_questions, describe, figure, forget_peak, peak_mb  # noqa: E402
-
-from reward.data import Question  # noqa: E402
-from tree.files import InputError, run_script  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
+from common.files import InputError, run_script
+from common.model_folder import check_model_folder
+from reward.data import Question
 
 
 def packed(model, tokenizer, questions: Sequence[Question], batch_size: int) -> list[float]:

@@ -1,8 +1,8 @@
 """What a pair costs in training on packed questions, against TRL's RewardTrainer with two sequences per pair.
 
-    python bench/reward_training.py --model Qwen2.5-Coder-0.5B-Instruct \\
+    python -m bench.reward_training --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
-    python bench/reward_training.py --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
+    python -m bench.reward_training --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
 
 Questions with 8 or more candidates, as many of one database as train.py puts into a forward pass, from databases spread
 evenly over the lengths of their prompts; from trees, the pairs are those that step 4.1 extracts with its defaults. Both
@@ -30,15 +30,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs  # noqa: E402
-from reward.settings import TrainingSettings  # noqa: E402
-from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, run_script  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
-from tree.pair_files import read_trees  # noqa: E402
-from tree.rows import iterate_json  # noqa: E402
+from common.files import InputError, run_script
+from common.model_folder import check_model_folder
+from common.rows import iterate_json
+from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs
+from reward.settings import TrainingSettings
+from tree.pairs.extraction import PairSettings, extract_pairs
+from tree.pairs.pair_files import read_trees
 
 CANDIDATES = 8  # of a question, at least
 REPEATED = (16, 32, 64)  # candidates for which memory is measured

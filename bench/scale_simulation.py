@@ -1,8 +1,8 @@
 """How many shards on how many GPUs: makespan and efficiency of growing trees for all of BIRD train, by simulation.
 
-    python bench/scale_simulation.py                                        # BIRD in data/train, else the bundled demo
-    python bench/scale_simulation.py --data train_full.json
-    python bench/scale_simulation.py --data train_full.json --slower 10     # a larger model, or longer replies
+    python -m bench.scale_simulation                                        # BIRD in data/train, else the bundled demo
+    python -m bench.scale_simulation --data train_full.json
+    python -m bench.scale_simulation --data train_full.json --slower 10     # a larger model, or longer replies
 
 Nothing is generated. Each question gets a tree whose size and reply lengths are drawn from measured figures; an engine
 is simulated event by event (replies at the same time share its throughput, revisions wait for their parents and for
@@ -25,7 +25,6 @@ a half and a lost one as the time it had; medians over the seeds.
 import argparse
 import heapq
 import math
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,12 +33,10 @@ from pathlib import Path
 from random import Random
 from statistics import mean, median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tree.files import InputError, run_script  # noqa: E402
-from tree.questions import by_database, estimated_cost, shard_count, shards  # noqa: E402
-from tree.rows import read_rows  # noqa: E402
-from tree.tree_node import Question  # noqa: E402
+from common.files import InputError, run_script
+from common.rows import read_rows
+from tree.questions import by_database, estimated_cost, shard_count, shards
+from tree.tree_node import Question
 
 CLUSTERS = ("equal", "uneven", "lost")
 GPUS = (1, 2, 4, 8, 16, 32, 64)

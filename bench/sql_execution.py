@@ -1,7 +1,7 @@
 """What executing and judging model SQL costs: against a bare loop, with two workers, and against the common way.
 
-    python bench/sql_execution.py                                   # BIRD in data/train, else the bundled demo
-    python bench/sql_execution.py --data train.json --db_root train_databases --candidates 5000
+    python -m bench.sql_execution                                   # BIRD in data/train, else the bundled demo
+    python -m bench.sql_execution --data train.json --db_root train_databases --candidates 5000
 
 Candidates are gold queries and mutations of them (another number, another direction, a lost condition, a misspelt
 column, …). Queries that take over 5 ms by themselves measure SQLite, not what is around it, and are left out. The
@@ -21,7 +21,6 @@ import multiprocessing
 import random
 import re
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
@@ -30,12 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tree.files import InputError, run_script  # noqa: E402
-from tree.rows import read_rows  # noqa: E402
-from tree.sandbox import connect  # noqa: E402
-from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
+from common.files import InputError, run_script
+from common.rows import read_rows
+from tree.sql.sandbox import connect
+from tree.sql_utils import Executor, check_database, database_path
 
 SLOW = 0.005  # seconds
 BATCH = 16

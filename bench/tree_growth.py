@@ -1,7 +1,7 @@
 """What growing trees costs: against the engine's own limit, against the common way, and with more questions.
 
-    python bench/tree_growth.py --model Qwen2.5-Coder-0.5B-Instruct            # the bundled demo, or BIRD in data/train
-    python bench/tree_growth.py --model Qwen2.5-Coder-0.5B-Instruct --data train.json --db_root train_databases \\
+    python -m bench.tree_growth --model Qwen2.5-Coder-0.5B-Instruct            # the bundled demo, or BIRD in data/train
+    python -m bench.tree_growth --model Qwen2.5-Coder-0.5B-Instruct --data train.json --db_root train_databases \\
         --per_database 4 --questions 48 --many 192
 
 One engine serves everything, its prefix cache emptied before each measurement; times are from after its start. Trees
@@ -24,7 +24,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -35,21 +34,19 @@ from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from sql_execution import Candidate, common_task
 
-from sql_execution import Candidate, common_task  # noqa: E402
-
-from tree import prompts, run_pipeline  # noqa: E402
-from tree.attempts import Attempts  # noqa: E402
-from tree.databases import database_fingerprints  # noqa: E402
-from tree.files import InputError, run_script  # noqa: E402
-from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer  # noqa: E402
-from tree.journal import Journal  # noqa: E402
-from tree.model_folder import check_model_folder  # noqa: E402
-from tree.preflight import Work, check_gold, prepare_prompts  # noqa: E402
-from tree.questions import by_database, load_questions  # noqa: E402
-from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
-from tree.tree_node import Question  # noqa: E402
+from common.files import InputError, run_script
+from common.model_folder import check_model_folder
+from tree import prompts, run_pipeline
+from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.questions import by_database, load_questions
+from tree.run.attempts import Attempts
+from tree.run.databases import database_fingerprints
+from tree.run.journal import Journal
+from tree.run.preflight import Work, check_gold, prepare_prompts
+from tree.sql_utils import Executor, check_database, database_path
+from tree.tree_node import Question
 
 
 def choose(questions: Sequence[Question], count: int, per_database: int) -> list[Question]:

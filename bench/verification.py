@@ -1,7 +1,7 @@
 """What verifying trees and pairs costs, beside the bare execution of the same queries.
 
-    python bench/verification.py                                   # BIRD in data/train, else the bundled demo
-    python bench/verification.py --data train.json --db_root train_databases --nodes 20000
+    python -m bench.verification                                   # BIRD in data/train, else the bundled demo
+    python -m bench.verification --data train.json --db_root train_databases --nodes 20000
 
 The trees are made of gold queries and mutations of them, judged as when growing; their pairs are extracted. Queries
 that take over 5 ms by themselves are left out: with them, executing takes longer and verifying weighs less. So are
@@ -24,18 +24,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bench.sql_execution import quick_candidates  # noqa: E402
-from eval.__main__ import main as verify  # noqa: E402
-from tree.cache import cache_folder  # noqa: E402
-from tree.dpo_extractor import PairSettings, extract_pairs  # noqa: E402
-from tree.files import InputError, run_script, write_json_list  # noqa: E402
-from tree.rows import read_rows  # noqa: E402
-from tree.sql_text import first_equal  # noqa: E402
-from tree.sql_utils import Executor, check_database, database_path  # noqa: E402
-from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json  # noqa: E402
-from tree.verdict import Verdict  # noqa: E402
+from bench.sql_execution import quick_candidates
+from common.files import InputError, run_script, write_json_list
+from common.rows import read_rows
+from eval.__main__ import main as verify
+from tree.pairs.extraction import PairSettings, extract_pairs
+from tree.sql.cache import cache_folder
+from tree.sql.results import Verdict
+from tree.sql.sql_text import first_equal
+from tree.sql_utils import Executor, check_database, database_path
+from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
 ROOTS = 4  # first attempts of a tree; all other queries are revisions of wrong ones
 PROMPT = "CREATE TABLE a_table (a_column TEXT, another_column INTEGER);\n" * 50  # about as long as real ones are

@@ -1,7 +1,7 @@
 """How long the tree viewer takes to open in headless Chromium, and how large its pages are.
 
-    python bench/viewer.py                                          # trees made of the bundled demo
-    python bench/viewer.py --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json
+    python -m bench.viewer                                          # trees made of the bundled demo
+    python -m bench.viewer --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json
 
 Without --tree_file, each question of --data gets a tree of mutated gold queries, really executed, under its real
 prompt. The trees are repeated under new ids up to each number of --trees; the copies of a tree stand too far apart for
@@ -15,16 +15,13 @@ import contextlib
 import os
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tree.files import InputError, read_json, run_script  # noqa: E402
+from common.files import InputError, read_json, run_script
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -102,8 +99,8 @@ async def grown(question, prompt: str, path: Path, executor) -> dict:
 
 def make_trees(data: str, db_root: str) -> list[dict]:
     """A tree for each question."""
-    from tree.preflight import Work, find_values, read_schemas
     from tree.questions import load_questions
+    from tree.run.preflight import Work, find_values, read_schemas
     from tree.sql_utils import Executor, check_database, database_path
 
     work = Work(load_questions(data))
@@ -131,7 +128,7 @@ def repeated(trees: list[dict], count: int) -> Iterator[dict]:
 
 def some_pairs(trees: list[dict], count: int) -> Iterator[dict]:
     """The preference pairs of the repeated trees."""
-    from tree.dpo_extractor import PairSettings, extract_pairs
+    from tree.pairs.extraction import PairSettings, extract_pairs
     from tree.tree_node import tree_from_json
 
     pairs = [[pair.to_json() for pair in extract_pairs(tree_from_json(tree), PairSettings()).pairs] for tree in trees]

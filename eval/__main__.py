@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tree.files import InputError, check_writable, read_json, run_script
-from tree.rows import iterate_json
+from common.files import InputError, check_writable, read_json, run_script
+from common.rows import iterate_json
 
 IN_FLIGHT = 8  # trees for each worker
 GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
@@ -83,7 +83,7 @@ class Readable:
 
 def stored_trees(paths: Sequence[str]) -> Iterator[tuple[str, int, dict]]:
     """(file, number in it, stored object) of every tree, one in memory at a time. Raises InputError for others."""
-    from eval.tree_form import is_tree
+    from tree.tree_form import is_tree
 
     for path in paths:
         number = -1
@@ -157,7 +157,7 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
     from tqdm import tqdm
 
     from eval.verify import LOST, check_gold, check_verdict
-    from tree.cache import cache_folder
+    from tree.sql.cache import cache_folder
     from tree.sql_utils import Executor, database_path
     from tree.tree_node import tree_from_json
 
@@ -196,8 +196,8 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
 
 async def prepare_instances(executor, db_root: str, db_ids: set[str]) -> set[str]:
     """Make the perturbed instances of databases; returns those that have them, and names the others."""
+    from tree.sql.table_info import left_out
     from tree.sql_utils import database_path
-    from tree.table_info import left_out
 
     names = sorted(db_ids)
     results = await asyncio.gather(*(executor.prepare(database_path(db_root, db_id)) for db_id in names))
@@ -248,11 +248,11 @@ def main() -> int:
     args = parse_arguments()
     page = check_files(args)
 
+    from common.files import dump_json, replacing_together
+    from common.manifest import Manifest
     from eval.verification_report import Verification, markdown_page, terminal_lines
     from eval.viewer import read_pairs, read_rewards
-    from tree.databases import check_unchanged, database_fingerprints
-    from tree.files import dump_json, replacing_together
-    from tree.manifest import Manifest
+    from tree.run.databases import check_unchanged, database_fingerprints
 
     pairs = [row for path in args.pairs for row in read_pairs(path)] if args.html else []
     rewards = read_rewards(args.scores) if args.scores else None

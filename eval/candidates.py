@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from common.files import InputError, read_json
+from common.rows import fit_row, iterate_json
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
-from tree.files import InputError, read_json
-from tree.pair_files import read_trees
-from tree.prompt_settings import PromptSettings
-from tree.rows import fit_row, iterate_json
+from tree.pairs.pair_files import read_trees
+from tree.run.prompt_settings import PromptSettings
+from tree.sql.results import Result
 from tree.tree_node import Question, RevisionTree
-from tree.verdict import Result
 
 HOW = "expected all_trees.json of step 4.1, or a list of {question_id, db_id, question, evidence, candidates}"
 COLUMNS = {
@@ -97,7 +97,7 @@ def with_prompts(asked: Sequence[Asked], settings: PromptSettings, path: str, db
     Raises InputError for a question whose prompt cannot be made short enough.
     """
     from tree.generator import encode
-    from tree.preflight import Work, prepare_prompts
+    from tree.run.preflight import Work, prepare_prompts
 
     if all(one.prompt for one in asked):
         return list(asked)
@@ -132,7 +132,7 @@ async def execute(asked: Sequence[Asked], args: argparse.Namespace) -> list[Exec
     """Run gold, also where there is no candidate to judge by it, and every distinct candidate of every question."""
     from tqdm import tqdm
 
-    from tree.cache import cache_folder
+    from tree.sql.cache import cache_folder
     from tree.sql_utils import Executor, database_path
 
     workers = args.sql_workers or os.cpu_count() or 1

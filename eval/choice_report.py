@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, accuracy, first_correct, sizes
-from eval.bootstrap import DIFFERENCE, Clusters
+from eval.intervals import DIFFERENCE, Clusters
 
 VOTES, FIRST = ("majority_vote", "executes_vote"), "first"
 

@@ -1,30 +1,18 @@
 """What an evaluation leaves: tables for the terminal and as Markdown, and curves as PNG."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from common.files import replacing
+from common.tables import aligned, markdown
 from eval.pair_report import BINS, GROUPS
-from tree.files import replacing
 
 
 def interval(figure: dict[str, float | None]) -> str:
     if figure["low"] is None:
         return f"{figure['value']:.3f} [too few]"
     return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines with columns of equal width."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The same as a table in Markdown; the first row is its head."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
-from tree.files import InputError, run_script, write_json
-from tree.rows import fit_row, iterate_json
+from common.files import InputError, run_script, write_json
+from common.rows import fit_row, iterate_json
+from common.tables import aligned
 from tree.tree_node import Question
 
 SEPARATOR = "\t----- bird -----\t"
@@ -151,7 +152,7 @@ async def score(questions: Sequence[Question], queries: Sequence[str], args: arg
     """Every prediction executed and compared with gold, in the order of the questions."""
     from tqdm import tqdm
 
-    from tree.cache import cache_folder
+    from tree.sql.cache import cache_folder
     from tree.sql_utils import Executor, database_path
 
     workers = args.sql_workers or os.cpu_count() or 1
@@ -245,21 +246,21 @@ def grouped(results: Iterable[Scored], key: Callable[[Question], str]) -> dict[s
 
 def table(rows: dict[str, Totals]) -> list[str]:
     """One line per group: shares in percent with their 95 % intervals, and the outcomes."""
-    width = max(map(len, rows))
-    lines = [f"{'':{width}}  questions  {'EX % [95 %]':23}  {'strict % [95 %]':23}  outcomes"]
+    head = ["", "questions", "EX % [95 %]", "strict % [95 %]", "outcomes"]
+    lines = []
     for name, row in rows.items():
         outcomes = ", ".join(f"{outcome} {count}" for outcome, count in row.outcomes.items())
-        lines.append(f"{name:{width}}  {row.questions:>9}  {row.ex}  {row.strict}  {outcomes}")
-    return lines
+        lines.append([name, row.questions, row.ex, row.strict, outcomes])
+    return aligned([head, *lines])
 
 
 def main() -> None:
     args = parse_arguments()
 
     # --- everything that can be wrong, before a query runs ---
-    from tree.databases import check_unchanged, database_fingerprints
-    from tree.manifest import Manifest
+    from common.manifest import Manifest
     from tree.questions import load_questions
+    from tree.run.databases import check_unchanged, database_fingerprints
     from tree.sql_utils import check_database, database_path
 
     questions = load_questions(args.questions)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from eval.bootstrap import DIFFERENCE, Clusters, Estimate
+from eval.intervals import DIFFERENCE, Clusters, Estimate
 from reward.data import PreferencePair
 from reward.metrics import wins
 

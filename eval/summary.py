@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree.files import InputError, read_json, run_script
-from tree.pair_files import read_trees
-from tree.rows import read_rows
+from common.files import InputError, read_json, run_script
+from common.rows import read_rows
+from tree.pairs.pair_files import read_trees
 
 
 def parse_arguments() -> argparse.Namespace:

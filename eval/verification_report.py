@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from common.tables import markdown
 from eval.verify import Finding
 from tree.tree_node import RevisionTree
 
@@ -147,22 +147,27 @@ def markdown_page(report: dict) -> str:
         "",
         f"**{summary['result']}**: {summary['errors']} errors, {summary['limit_differences']} differences at limits",
         "",
-        *table(["", "count"], [[name.replace("_", " "), summary[name]] for name in COUNTS if summary[name]]),
+        *markdown([["", "count"], *([name.replace("_", " "), summary[name]] for name in COUNTS if summary[name])]),
     ]
     for heading, counts in (("Stored outcomes", "outcomes"), ("Stored revision distances", "revision_distances")):
         lines += [
             "",
             f"## {heading}",
             "",
-            *table(["", "nodes"], [[key or "not given", n] for key, n in summary[counts].items()]),
+            *markdown([["", "nodes"], *([_cell(key or "not given"), n] for key, n in summary[counts].items())]),
         ]
     if summary["errors_by_kind"]:
-        lines += ["", "## Errors by kind", "", *table(["what", "count"], summary["errors_by_kind"].items())]
+        lines += [
+            "",
+            "## Errors by kind",
+            "",
+            *markdown([["what", "count"], *([_cell(what), n] for what, n in summary["errors_by_kind"].items())]),
+        ]
     for heading, name in (("Errors", "findings"), ("Differences at limits", "limit_differences")):
         if findings := report[name]:
             which = f"the first {FIRST} of {len(findings)}" if len(findings) > FIRST else f"all {len(findings)}"
-            rows = [[finding[column] for column in COLUMNS] for finding in findings[:FIRST]]
-            lines += ["", f"## {heading} ({which})", "", *table(COLUMNS, rows)]
+            rows = [[_cell(finding[column]) for column in COLUMNS] for finding in findings[:FIRST]]
+            lines += ["", f"## {heading} ({which})", "", *markdown([COLUMNS, *rows])]
     return "\n".join([*lines, ""])
 
 
@@ -170,18 +175,9 @@ COUNTS = ("trees", "good", "bad", "unreadable", "nodes", "correct_nodes", "nodes
 COLUMNS = ("question_id", "db_id", "source", "node", "what", "stored", "found")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [_row(head), "|" + "---|" * len(head), *(_row([_cell(value) for value in row]) for row in rows)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _cell(value: object) -> str:
     """A value that may be anything, as code but for numbers."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    text = cut(one_line(value), NARROW).replace("|", "\\|").replace("`", "'")
+    text = cut(one_line(value), NARROW).replace("`", "'")
     return f"`{text}`" if text else ""

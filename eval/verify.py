@@ -4,18 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from eval.tree_form import of_today, problems
-from tree.dpo_extractor import FRAGILE
 from tree.prompts import AGAIN
-from tree.sandbox import Execution
-from tree.sql_text import first_equal
+from tree.sql.results import BY_CHANCE, FRAGILE, Execution, Verdict
+from tree.sql.sql_text import first_equal
+from tree.tree_form import of_today, problems
 from tree.tree_node import INITIAL, RevisionTree, TreeNode, revision_distances, tree_from_json
-from tree.verdict import Verdict
 
 # outcomes that depend on the machine's speed and memory: a difference in them is listed, but is no error
 LIMITS = frozenset({"timeout", "too_large", "crashed"})
 LOST = frozenset({"timeout", "crashed"})  # outcomes of a query whose worker may have died of gold before it
-CHANCE = "clock_or_random"  # flag of a query whose result depends on when it runs: the same holds for it
 SLOW = 0.5  # seconds from which a query may be stopped on one perturbed instance here and not there
 
 
@@ -179,7 +176,7 @@ def check_gold(gold: Execution, empty_allowed: bool) -> Iterator[Finding]:
     """The gold query runs, and returns rows."""
     if gold.outcome != "ok" and not (gold.outcome == "empty" and empty_allowed):
         found = f"{gold.outcome} ({gold.error})" if gold.error else gold.outcome
-        yield Finding("", "gold", "ok", found, gold.outcome in LIMITS or CHANCE in gold.flags)
+        yield Finding("", "gold", "ok", found, gold.outcome in LIMITS or BY_CHANCE in gold.flags)
 
 
 def check_verdict(node: TreeNode, stored: dict, verdict: Verdict, instances: bool) -> Iterator[Finding]:
@@ -189,7 +186,7 @@ def check_verdict(node: TreeNode, stored: dict, verdict: Verdict, instances: boo
     """
     execution, gold = verdict.execution, verdict.gold
     limit = not LIMITS.isdisjoint({execution.outcome, node.outcome, gold.outcome})
-    limit |= CHANCE in execution.flags + gold.flags
+    limit |= BY_CHANCE in execution.flags + gold.flags
     compared = (
         ("outcome", node.outcome or execution.outcome, execution.outcome),
         ("is_correct", node.is_correct, verdict.ex),

@@ -7,11 +7,11 @@ from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
+from common.files import InputError, read_json
+from common.manifest import pair_manifest_path
+from common.rows import iterate_rows
 from eval.verify import Checked, Finding
-from tree.dpo_extractor import STRATEGIES, certain_pairs, fragile_nodes, reach_of
-from tree.files import InputError, read_json
-from tree.manifest import pair_manifest_path
-from tree.rows import iterate_rows
+from tree.pairs.extraction import STRATEGIES, certain_pairs, fragile_nodes, reach_of
 from tree.tree_node import RevisionTree
 
 MERGED = ("final_data_train.manifest.json", "final_data_train.json", "final_data_test.json")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tree.files import InputError, read_json, replacing
-from tree.rows import fit_row, iterate_rows
+from common.files import InputError, read_json, replacing
+from common.rows import fit_row, iterate_rows
 from tree.tree_node import RevisionTree, tree_from_json
 
 PAGE = Path(__file__).parent / "page"

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree.files import NO_ROOM, InputError, read_json, sync_file, write_json
-from tree.manifest import code_of, differences
+from common.files import NO_ROOM, InputError, read_json, sync_file, write_json
+from common.manifest import code_of, differences
 
 UNFINISHED = "unfinished.json"  # the manifest of a run, from its start to its end
 FULL = ("PytorchStreamWriter", "inline_container", "IoError", "I/O error")  # what torch and safetensors say then

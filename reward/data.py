@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tree.files import InputError
-from tree.rows import read_rows
+from common.files import InputError
+from common.rows import read_rows
 
 MERGE_FIRST = "make it with `python -m tree.merge_shards` (step 4.2)"
 COLUMNS = {

@@ -16,7 +16,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tree.files import InputError, run_script, sync_file
+from common.files import InputError, run_script, sync_file
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,8 +54,8 @@ def main() -> None:
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise InputError(f"{output}: is there already; name a new folder with --output")
 
+    from common.model_folder import check_model_folder
     from reward.model import check_adapter
-    from tree.model_folder import check_model_folder
 
     base = check_model_folder(args.base_model)
     check_adapter(args.adapter, base)

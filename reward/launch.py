@@ -7,8 +7,8 @@ import os
 import subprocess
 from itertools import takewhile
 
+from common.files import InputError
 from reward.settings import TrainingSettings
-from tree.files import InputError
 
 YES = ("1", "true", "t", "yes", "y", "on")
 # what `accelerate launch` exports of the user's configuration, and what that would do

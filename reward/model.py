@@ -16,6 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from common.files import InputError, read_json
+from common.model_folder import architecture, model_fingerprint, tensor_shapes
+from common.precision import fast_dtype
 from reward.data import Prompt
 from reward.packing import (
     BLOCK_ATTENTION,
@@ -26,9 +29,6 @@ from reward.packing import (
     packed_scores,
     pad_rows,
 )
-from tree.files import InputError, read_json
-from tree.model_folder import architecture, model_fingerprint, tensor_shapes
-from tree.precision import fast_dtype
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HEAD_SEED = 0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from common.files import replacing
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
-from tree.files import replacing
 
 CARD = """# {name}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from numbers import Real
 from pathlib import Path
 
-from tree.files import InputError
+from common.files import InputError
 
 
 @dataclass(frozen=True)

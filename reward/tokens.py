@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from common.files import InputError
 from reward.data import (
     PreferencePair,
     Question,
@@ -16,7 +17,6 @@ from reward.data import (
 )
 from reward.model import encode_candidates
 from reward.settings import TrainingSettings
-from tree.files import InputError
 
 TOO_LONG, IDENTICAL = "over max_length", "of identical queries"
 # A row of `question_rows` without pairs: it makes batches and processes even, and weighs nothing.

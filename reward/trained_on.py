@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from common.files import InputError, read_json, write_json
 from reward.data import PreferencePair, Prompt
-from tree.files import InputError, read_json, write_json
 
 FILE = "trained_on.json"
 HOW = "name other data, or accept inflated figures with --allow_overlap"

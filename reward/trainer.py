@@ -17,11 +17,11 @@ from transformers import EvalPrediction, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 from trl import RewardTrainer
 
+from common.files import InputError
 from reward.checkpoints import newest_checkpoint, seal
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
 from reward.packing import pack, packed_scores, pad_rows
 from reward.tokens import FILLER
-from tree.files import InputError
 
 NO_PAIR = -100  # what Trainer pads labels with
 

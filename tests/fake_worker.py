@@ -12,9 +12,9 @@ import random
 import resource
 import signal
 
+from common.files import run_script
 from tests.shop import QUESTIONS
 from tree import generator, run_pipeline
-from tree.files import run_script
 from tree.prompts import Reply
 
 BY_LUCK = {"SELECT 3", 'SELECT COUNT(*) FROM "order"'}  # there are three products and three orders

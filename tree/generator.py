@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tree.files import InputError
-from tree.precision import fast_dtype
+from common.files import InputError
+from common.precision import fast_dtype
 from tree.prompts import CLOSING, OPENING, Message, Reply
 
 CPU_KV_CACHE = 4  # GiB

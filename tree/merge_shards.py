@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tree.data_card import Side, data_card
-from tree.dpo_extractor import RELATIONS, STRATEGIES
-from tree.files import InputError, JsonList, dump_json, replacing_together, run_script
-from tree.manifest import (
+from common.files import InputError, JsonList, dump_json, replacing_together, run_script
+from common.manifest import (
     MERGED_MANIFEST,
     Manifest,
     PairManifest,
@@ -28,7 +26,9 @@ from tree.manifest import (
     read_pair_manifest,
     side_by_side,
 )
-from tree.rows import iterate_rows
+from common.rows import iterate_rows
+from tree.pairs.data_card import Side, data_card
+from tree.pairs.extraction import RELATIONS, STRATEGIES
 
 COLUMNS = {
     "prompt": list,

@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tree.sql_text import first_word
-from tree.sql_tokens import KEYWORDS, TOKEN, tokens
+from tree.sql.results import SHOWN_ROWS, Row, show_value
+from tree.sql.sql_text import first_word
+from tree.sql.sql_tokens import KEYWORDS, TOKEN, tokens
 
 TASK = """\
 You write SQL for SQLite. Answer the question with one SELECT query over the database below. \
@@ -58,10 +59,6 @@ An earlier query was wrong. {feedback}"""
 
 NO_SQL = "Your reply holds no SQL query."
 MAX_FEEDBACK = 1_000  # characters
-MAX_CELL = 60
-SHOWN_ROWS = 5
-
-Row = tuple
 Message = dict[str, str]
 
 
@@ -124,17 +121,6 @@ def chat(task: str, turns: Sequence[tuple[str, str]] = ()) -> list[Message]:
 
 
 # --- feedback -------------------------------------------------------------------------------------------------------
-
-
-def show_value(value: object) -> str:
-    """One result cell on one line, at most MAX_CELL characters; bytes that are not UTF-8 escaped."""
-    if value is None:
-        return "NULL"
-    if isinstance(value, bytes):
-        value = f"x'{value[:MAX_CELL].hex()}'"
-    text = str(value).encode("utf-8", "backslashreplace").decode()
-    text = text.replace("\r", "\\r").replace("\n", "\\n")
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Row], row_count: int, more: bool = False) -> str:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 
-from tree.files import InputError
-from tree.rows import fit_row, read_rows
+from common.files import InputError
+from common.rows import fit_row, read_rows
 from tree.tree_node import Question
 
 COLUMNS = {"question_id": int, "db_id": str, "question": str, "SQL": str}

@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from tree.attempts import Attempts, work_off
-from tree.candidates import draw_candidates
-from tree.dpo_extractor import STRATEGIES, pair_settings
-from tree.files import InputError, remove_leftovers, run_script, write_json, write_json_list
+from common.files import InputError, remove_leftovers, run_script, write_json, write_json_list
+from common.locks import alone_in, among_as_many
+from common.manifest import Manifest, pair_manifest_path, shard_of
+from common.model_folder import check_model_folder, model_fingerprint
 from tree.generator import (
     BATCHED_TOKENS,
     GPU_SEQUENCES,
@@ -36,16 +36,16 @@ from tree.generator import (
     context_length,
     start_generator,
 )
-from tree.gpu_memory import first_card, fit, fit_lines, model_shape
-from tree.journal import Journal
-from tree.locks import alone_in, among_as_many
-from tree.manifest import Manifest, pair_manifest_path, shard_of
-from tree.model_folder import check_model_folder, model_fingerprint
-from tree.pair_files import counts_line, pair_file, write_pairs
-from tree.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
-from tree.progress import Progress
-from tree.run_folder import StoredRun, find_run, make_run_folder, part_folder
-from tree.settings import add_flags, check_settings, context_limit, longest_prompt, most_nodes
+from tree.pairs.extraction import STRATEGIES, pair_settings
+from tree.pairs.pair_files import counts_line, pair_file, write_pairs
+from tree.run.attempts import Attempts, work_off
+from tree.run.gpu_memory import first_card, fit, fit_lines, model_shape
+from tree.run.journal import Journal
+from tree.run.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
+from tree.run.progress import Progress
+from tree.run.run_folder import StoredRun, find_run, make_run_folder, part_folder
+from tree.run.settings import add_flags, check_settings, context_limit, longest_prompt, most_nodes
+from tree.run.without_gold import draw_candidates
 from tree.tree_builder import Growth, grow
 from tree.tree_node import Question, tree_from_json, tree_to_json
 
@@ -97,8 +97,8 @@ async def grow_all(
     work: Work, args: argparse.Namespace, generator, executor, journal: Journal, attempts: Attempts
 ) -> dict:
     """Grow every tree of the shard, many at a time, into the journal; returns the figures of the run."""
-    from tree.databases import check_unchanged
     from tree.generator import sequences_at_once
+    from tree.run.databases import check_unchanged
     from tree.sql_utils import database_path
 
     growth = Growth(
@@ -147,8 +147,8 @@ async def grow_all(
 
 async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer) -> list[int]:
     """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
-    from tree.databases import check_unchanged
     from tree.generator import encode
+    from tree.run.databases import check_unchanged
 
     if not args.no_gold:
         await check_gold(work, executor, args)
@@ -161,8 +161,8 @@ async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer) -> 
 
 async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest: Manifest, stored: StoredRun | None):
     """One shard from questions to pair files, or to candidates where there is no gold; goes on with a stored run."""
-    from tree.cache import cache_folder
     from tree.generator import load_tokenizer
+    from tree.sql.cache import cache_folder
     from tree.sql_utils import Executor
 
     model = Path(args.model)

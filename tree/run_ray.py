@@ -26,7 +26,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tree.files import InputError, check_writable, run_script
+from common.files import InputError, check_writable, run_script
 from tree.questions import limited, load_questions, shard_count, shards
 
 CONNECT = 10.0  # seconds in which a cluster must answer
@@ -324,8 +324,8 @@ def main() -> int:
     own, flags = parse_arguments()
 
     # --- everything that can be wrong, before anything is started ---
+    from tree.run.settings import check_settings
     from tree.run_pipeline import parse_arguments as parse_flags
-    from tree.settings import check_settings
 
     args = parse_flags([*flags, "--num_shards", str(own.num_shards or 1)])
     check_settings(args)

@@ -4,12 +4,12 @@ python -m tree.run_table --output_dir output
 """
 
 import argparse
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from tree.files import InputError, read_json, run_script
-from tree.run_folder import part_folder
+from common.files import InputError, read_json, run_script
+from common.tables import aligned
+from tree.run.run_folder import part_folder
 
 HEAD = ("shard", "questions", "good", "bad", "emerge pairs", "baseline pairs", "skipped", "time")
 JOURNALS = ("trees.jsonl", "candidates.jsonl")
@@ -46,16 +46,14 @@ def _time(stamp: str) -> datetime:
     return datetime.strptime(stamp, "%Y-%m-%dT%H:%M:%S%z")
 
 
-def table(output_dir: str) -> Iterator[str]:
+def table(output_dir: str) -> list[str]:
     """Lines: a head, then each shard of the newest run. Raises InputError when there is no run."""
     newest = newest_manifest(output_dir, "part*")
     if newest is None:
         raise InputError(f"{output_dir}: no run here; grow trees first: bash tree/run_parallel.sh")
     shards = range(read_json(newest, dict)["arguments"]["num_shards"])
     rows = [list(HEAD), *(row(shard, newest_manifest(output_dir, part_folder("", shard).name)) for shard in shards)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for cells in rows:
-        yield "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    return aligned(rows, right=True)
 
 
 def main() -> None:

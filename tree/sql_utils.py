@@ -18,16 +18,17 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from tree.cache import content_digest
-from tree.database_file import cut_off, no_database, unfinished
-from tree.files import InputError
-from tree.git_lfs import refuse_pointer
-from tree.gold_cache import GoldCache
-from tree.perturbed import build, instance_files
-from tree.sandbox import FIX, Execution, Limits, connect, opened, run
-from tree.table_info import Problems
-from tree.temporary_files import watch
-from tree.verdict import Result, Verdict, is_fragile, judge, marked_fragile, observe, run_gold
+from common.files import InputError
+from common.git_lfs import refuse_pointer
+from tree.sql.cache import content_digest
+from tree.sql.database_file import cut_off, no_database, unfinished
+from tree.sql.gold_cache import GoldCache
+from tree.sql.perturbed import build, instance_files
+from tree.sql.results import RAN, Execution, Result, Verdict
+from tree.sql.sandbox import FIX, Limits, connect, opened, run
+from tree.sql.table_info import Problems
+from tree.sql.temporary_files import watch
+from tree.sql.verdict import is_fragile, judge, marked_fragile, observe, run_gold
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 1_000_000_000  # of SQLite's virtual machine: about 20 seconds, 60 times what the dearest Spider gold needs
@@ -37,7 +38,6 @@ PREPARE_TIMEOUT = 300.0  # seconds for the perturbed instances of one database, 
 WORKER_MEMORY = 4 << 30  # bytes of address space
 WORKER_FILE = 2 << 30  # bytes of one file
 TRIES = 2  # runs of a task whose worker dies
-RAN = ("ok", "empty")
 STOPPED = "stopped with its worker"  # the error of a query that hung where no limit is looked at
 DIED = "its worker process died"
 MAX_RESTARTS = 100  # new pools per run
@@ -54,7 +54,7 @@ def database_path(db_root: str | os.PathLike, db_id: str) -> Path:
 def check_database(path: Path) -> None:
     """Raise InputError unless `path` is a SQLite file that is complete by itself and that this SQLite can read.
 
-    What of it cannot be read, such as one table, is for those to say who read it (`tree.table_info`).
+    What of it cannot be read, such as one table, is for those to say who read it (`tree.sql.table_info`).
     """
     if not os.path.isfile(path):  # False for a name too long for a file, too
         raise InputError(f"{path}: no such database; check --db_root (expected <db_root>/<db_id>/<db_id>.sqlite)")
@@ -164,7 +164,7 @@ class Executor:
     come back is killed KILL_AFTER seconds later (outcome `timeout`). A worker that dies otherwise costs its own task
     only, which is tried again and then has outcome `crashed`. Gold results are kept in the folder `gold_cache` (None:
     in the workers' memory only). Right candidates are tried on the perturbed instances that `prepare` made in the
-    folder `perturbed` (None: they are not), see `tree.perturbed`.
+    folder `perturbed` (None: they are not), see `tree.sql.perturbed`.
 
     A worker that is killed does not say which query of its task it was at, so each then runs in a task of its own: the
     one that hangs takes its time twice at most, and those beside it wait for it once. Instances are tried in a task of

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from tree import prompts
 from tree.prompts import Attempt, Message
-from tree.sql_text import canonical_sql
+from tree.sql.results import Verdict
+from tree.sql.sql_text import canonical_sql
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
-from tree.verdict import Verdict
 
 Sample = Callable[[Sequence[Message], int, int], Awaitable[list[prompts.Reply]]]
 Judge = Callable[[Sequence[str]], Awaitable[list[Verdict]]]

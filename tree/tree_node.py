@@ -28,7 +28,7 @@ class TreeNode:
 
     `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of DESIGN's closed set of execution
     outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order
-    (None in files that do not say). `flags` are reasons to doubt the verdict, see `tree.sandbox.FLAGS`.
+    (None in files that do not say). `flags` are reasons to doubt the verdict, see `tree.sql.results.FLAGS`.
     `input_seq` is what the request for this node's revision added to the prompt, "" when it was never revised (or when
     the revision is another attempt at the bare task); see `RevisionTree.revision`.
     `tokens` is how many tokens writing it took, None in files that do not say.

@@ -1,0 +1,1 @@
+"""What every step needs and nothing of SQL or trees: files, manifests, locks, model folders."""

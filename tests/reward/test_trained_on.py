@@ -1,0 +1,48 @@
+"""No evaluation on what an adapter was trained on, unless it is asked for."""
+
+import dataclasses
+import json
+
+import pytest
+
+from common.files import InputError
+from reward.data import load_pairs
+from reward.trained_on import FILE, check_overlap, write_trained_on
+
+
+@pytest.fixture
+def pairs(tmp_path, pair_rows):
+    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+    return load_pairs(tmp_path / "pairs.json")
+
+
+def check(folder, pairs):
+    check_overlap(folder, "test.json", {pair.db_id for pair in pairs}, {pair.prompt for pair in pairs})
+
+
+def test_a_known_database_and_a_known_prompt_are_refused(tmp_path, pairs):
+    shop = [pair for pair in pairs if pair.db_id == "shop"]
+    store = [pair for pair in pairs if pair.db_id == "store"]
+    write_trained_on(tmp_path, shop, {"path": "pairs.json", "sha256": "0"})
+    check(tmp_path, store)
+    with pytest.raises(InputError, match="test.json.*database 'shop'.*--allow_overlap"):
+        check(tmp_path, [*store, shop[0]])
+    renamed = [dataclasses.replace(pair, db_id="other") for pair in shop[:2]]
+    with pytest.raises(InputError, match="1 of its 1 prompts"):
+        check(tmp_path, renamed)
+
+
+def test_pairs_without_a_database_overlap_by_prompt_only(tmp_path, pairs):
+    nameless = [dataclasses.replace(pair, db_id="") for pair in pairs]
+    write_trained_on(tmp_path, nameless[:2], {})
+    check(tmp_path, nameless[2:])
+    with pytest.raises(InputError, match="prompts"):
+        check(tmp_path, nameless)
+
+
+def test_an_adapter_that_does_not_say_is_refused(tmp_path, pairs):
+    with pytest.raises(InputError, match=f"{FILE}.*--allow_overlap"):
+        check(tmp_path, pairs)
+    (tmp_path / FILE).write_text('{"databases": 3}')
+    with pytest.raises(InputError, match=f"{FILE}.*expected lists"):
+        check(tmp_path, pairs)

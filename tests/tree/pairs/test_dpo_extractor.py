@@ -1,0 +1,446 @@
+"""Preference pairs: only what the tree makes certain, the hardest, and the same again from a file."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.manifest import pair_manifest_path
+from tests.conftest import assert_one_line_error, run_script
+from tests.tree.test_tree_node import QUESTION, trees
+from tree.pairs.extraction import (
+    REASONS,
+    RELATIONS,
+    Pair,
+    PairSettings,
+    certain_pairs,
+    extract_pairs,
+    fragile_nodes,
+    hardness,
+    within_caps,
+)
+from tree.sql.sql_text import canonical_sql
+from tree.tree_node import INITIAL, RevisionTree, explored_levels, revision_distances, tree_to_json
+
+EVERY = PairSettings(match="ex", keep_fragile=True, max_pairs=0, max_per_relation=0)
+SETTINGS = st.builds(
+    PairSettings,
+    strategy=st.sampled_from(["emerge", "baseline"]),
+    match=st.sampled_from(["strict", "ex"]),
+    keep_fragile=st.booleans(),
+    max_pairs=st.integers(0, 4),
+    max_per_relation=st.integers(0, 3),
+)
+
+
+def pairs_of(tree: RevisionTree, **settings) -> list[Pair]:
+    return extract_pairs(tree, PairSettings(**settings)).pairs
+
+
+@st.composite
+def doubtful_trees(draw) -> RevisionTree:
+    """Trees with any outcomes, some of whose correct nodes are fragile; few queries that repeat, or all different."""
+    tree, different = draw(trees()), draw(st.booleans())
+    for number, node in enumerate(tree.nodes.values()):
+        if node.generated_sql:
+            node.outcome = draw(st.sampled_from(["ok", "empty", "error"]))
+            node.generated_sql += f" WHERE {number}" if different else ""
+        if node.is_correct and draw(st.booleans()):
+            node.flags = ["constant", "fragile"]
+    return tree
+
+
+@given(doubtful_trees(), SETTINGS)
+def test_every_pair_is_certain(tree, settings):
+    doubted = set() if settings.keep_fragile else fragile_nodes(tree)
+    believed = {
+        name: replace(node, is_correct=node.is_correct and name not in doubted) for name, node in tree.nodes.items()
+    }
+    distances, explored = revision_distances(believed), explored_levels(believed)
+    pairs, match = extract_pairs(tree, settings).pairs, settings.match
+    for pair in pairs:
+        assert not doubted & {pair.chosen_node, pair.rejected_node}
+        chosen, rejected = tree.nodes[pair.chosen_node], tree.nodes[pair.rejected_node]
+        assert (pair.chosen_dist, pair.rejected_dist) == (distances[pair.chosen_node], distances[pair.rejected_node])
+        assert pair.chosen_dist is not None
+        assert pair.rejected_dist is None or pair.chosen_dist < pair.rejected_dist
+        assert pair.rejected_dist is not None or pair.chosen_dist <= explored[pair.rejected_node]
+        assert match == "ex" or pair.chosen_dist > 0 or chosen.strict_match
+        assert canonical_sql(pair.chosen) != canonical_sql(pair.rejected)
+        assert pair.chosen and pair.rejected and pair.relation in RELATIONS
+        assert pair.rejected_outcome == rejected.outcome
+    keys = [(canonical_sql(pair.chosen), canonical_sql(pair.rejected)) for pair in pairs]
+    assert len(keys) == len(set(keys))
+
+
+@given(doubtful_trees(), SETTINGS)
+def test_caps_hold_and_everything_is_counted(tree, settings):
+    extraction = extract_pairs(tree, settings)
+    pairs, dropped = extraction.pairs, extraction.dropped
+    relations = Counter(pair.relation for pair in pairs)
+    assert not settings.max_pairs or len(pairs) <= settings.max_pairs
+    assert not settings.max_per_relation or max(relations.values(), default=0) <= settings.max_per_relation
+    doubted = frozenset() if settings.keep_fragile else fragile_nodes(tree)
+    certain = certain_pairs(tree, settings.strategy, settings.match, doubted)
+    assert set(dropped) == set(REASONS)
+    assert len(pairs) + dropped.total() - dropped["fragile"] == len(certain)
+    assert settings.keep_fragile is False or dropped["fragile"] == 0
+    unbounded = extract_pairs(tree, replace(settings, max_pairs=0, max_per_relation=0))
+    assert unbounded.dropped["over the cap"] == 0
+    assert [pair for pair in unbounded.pairs if pair in pairs] == pairs
+    if not settings.max_per_relation and settings.max_pairs:
+        assert len(pairs) == min(settings.max_pairs, len(unbounded.pairs))
+
+
+@given(doubtful_trees(), SETTINGS)
+def test_queries_on_which_the_tree_disagrees_make_no_pair(tree, settings):
+    verdicts = {}
+    for node in tree.nodes.values():
+        verdicts.setdefault(canonical_sql(node.generated_sql), set()).add(node.is_correct)
+    pairs = extract_pairs(tree, replace(settings, max_pairs=0, max_per_relation=0)).pairs
+    keys = {pair.keys for pair in pairs}
+    assert all(len(verdicts[query]) == 1 for pair in keys for query in pair)
+    assert not keys & {pair[::-1] for pair in keys}
+
+
+@given(doubtful_trees(), SETTINGS, st.randoms())
+def test_the_order_of_the_nodes_changes_nothing(tree, settings, random):
+    before = extract_pairs(tree, settings)
+    items = list(tree.nodes.items())
+    random.shuffle(items)
+    tree.nodes = dict(items)
+    assert extract_pairs(tree, settings) == before
+
+
+@given(trees())
+def test_emerge_pairs_are_neighbours(tree):
+    for pair in extract_pairs(tree, EVERY).pairs:
+        chosen, rejected = tree.nodes[pair.chosen_node], tree.nodes[pair.rejected_node]
+        assert {
+            "parent": chosen.parent_id == rejected.node_id,
+            "child": rejected.parent_id == chosen.node_id,
+            "sibling": chosen.parent_id == rejected.parent_id,
+        }[pair.relation]
+
+
+@given(trees())
+def test_baseline_pairs_join_deepest_correct_and_shallowest_wrong(tree):
+    for pair in extract_pairs(tree, replace(EVERY, strategy="baseline")).pairs:
+        assert pair.chosen_dist == 0
+        assert tree.nodes[pair.chosen_node].d == max(node.d for node in tree.nodes.values() if node.is_correct)
+        assert tree.nodes[pair.rejected_node].d == min(node.d for node in tree.nodes.values() if not node.is_correct)
+
+
+def tree_of(*nodes: tuple[str, str, bool]) -> RevisionTree:
+    """A tree from (parent, SQL, correct); a node with children was revised."""
+    tree = RevisionTree(QUESTION, "the task")
+    for parent, sql, correct in nodes:
+        content = {"execution_feedback": "", "outcome": "ok", "is_correct": correct, "strict_match": correct}
+        tree.add(parent, generated_sql=sql, **content)
+        if parent != INITIAL:
+            tree.nodes[parent].input_seq = "revise"
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        # correct beats wrong, whether that was revised or not
+        ([(INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False)], [("SELECT 1", "SELECT 2", "sibling")]),
+        # a revision that helped
+        (
+            [(INITIAL, "SELECT 1", False), ("node_1_0", "SELECT 2", True)],
+            [("SELECT 2", "SELECT 1", "parent")],
+        ),
+        # closer beats a sibling that was revised in vain, and its own wrong child loses only to the correct one
+        (
+            [
+                (INITIAL, "SELECT 1", False),
+                (INITIAL, "SELECT 2", False),
+                ("node_1_0", "SELECT 3", True),
+                ("node_1_0", "SELECT 4", False),
+                ("node_1_1", "SELECT 5", False),
+            ],
+            [
+                ("SELECT 1", "SELECT 2", "sibling"),
+                ("SELECT 3", "SELECT 1", "parent"),
+                ("SELECT 3", "SELECT 4", "sibling"),
+            ],
+        ),
+        # nothing correct below either: no pair
+        ([(INITIAL, "SELECT 1", False), (INITIAL, "SELECT 2", False)], []),
+        # the same query written differently: no pair
+        ([(INITIAL, "SELECT a FROM t", True), (INITIAL, "select A\nfrom T;", False)], []),
+    ],
+)
+def test_pairs_of_small_trees(nodes, expected):
+    pairs = pairs_of(tree_of(*nodes))
+    assert sorted((pair.chosen, pair.rejected, pair.relation) for pair in pairs) == expected
+
+
+def test_distances_of_wrong_queries_are_luck_when_revisions_are_not_shown_them():
+    tree = tree_of(
+        (INITIAL, "SELECT 1", False),
+        (INITIAL, "SELECT 2", False),
+        ("node_1_0", "SELECT 3", True),
+        ("node_1_1", "SELECT 4", False),
+    )
+    assert {pair.chosen_dist for pair in pairs_of(tree)} == {0, 1}
+    tree.revision = "again"
+    assert {pair.chosen_dist for pair in pairs_of(tree)} == {0}
+
+
+def test_a_query_loses_to_a_number_only_when_as_many_revisions_of_it_were_tried():
+    tree = tree_of(
+        (INITIAL, "SELECT 1", False),
+        (INITIAL, "SELECT 2", False),
+        ("node_1_0", "SELECT 3", False),
+        ("node_1_1", "SELECT 4", False),
+        ("node_2_0", "SELECT 5", True),
+    )
+
+    def loses() -> bool:
+        return ("SELECT 1", "SELECT 2") in {(pair.chosen, pair.rejected) for pair in pairs_of(tree)}
+
+    assert not loses()  # right after two revisions, against wrong after one
+    tree.nodes["node_2_1"].duplicate_of = "node_1_1"
+    assert loses()  # its one revision leads back to it, so nothing else will come of it
+    tree.nodes["node_2_1"].duplicate_of = "node_2_0"
+    assert not loses()  # its one revision is a step from right, so it is as near
+    tree.nodes["node_2_1"].duplicate_of = None
+    nodes = [("node_2_1", "SELECT 6", False), ("node_2_1", "SELECT 7", False)]
+    for parent, sql, correct in nodes:
+        tree.add(parent, generated_sql=sql, execution_feedback="", outcome="ok", is_correct=correct)
+    assert loses()  # wrong after two
+    tree.add("node_1_1", generated_sql="SELECT 8", execution_feedback="", outcome="ok", is_correct=False)
+    assert not loses()  # but not on every way
+    tree.nodes["node_2_2"].flags, tree.nodes["node_2_2"].is_correct = ["fragile"], True
+    assert not loses()  # a coincidence was not revised either
+
+
+def test_ex_only_matches_are_chosen_on_request():
+    tree = tree_of((INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False))
+    tree.nodes["node_1_0"].strict_match = False
+    assert pairs_of(tree) == []
+    assert len(pairs_of(tree, match="ex")) == 1
+
+
+def test_reaching_a_fragile_query_counts_for_nothing():
+    tree = tree_of(
+        (INITIAL, "SELECT 1", False),
+        (INITIAL, "SELECT 2", False),
+        ("node_1_0", "SELECT 3", True),
+        ("node_1_1", "SELECT 4", False),
+    )
+    tree.nodes["node_2_0"].flags = ["fragile"]
+    extraction = extract_pairs(tree, PairSettings())
+    assert extraction.pairs == [] and extraction.dropped["fragile"] == 2
+    kept = pairs_of(tree, keep_fragile=True)
+    assert {(pair.chosen, pair.rejected) for pair in kept} == {("SELECT 3", "SELECT 1"), ("SELECT 1", "SELECT 2")}
+    assert pairs_of(tree, strategy="baseline") == [] != pairs_of(tree, strategy="baseline", keep_fragile=True)
+    # with a query that is right for certain, the other branch is the better one
+    tree.add(
+        "node_1_1", generated_sql="SELECT 5", execution_feedback="", outcome="ok", is_correct=True, strict_match=True
+    )
+    assert ("SELECT 2", "SELECT 1", 1, None) in {
+        (pair.chosen, pair.rejected, pair.chosen_dist, pair.rejected_dist) for pair in pairs_of(tree)
+    }
+
+
+def test_the_same_query_as_right_and_as_wrong_is_not_used():
+    tree = tree_of((INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False), (INITIAL, "SELECT 3", False))
+    assert len(pairs_of(tree)) == 2
+    tree.add(INITIAL, generated_sql="select 2", execution_feedback="", outcome="ok", is_correct=True, strict_match=True)
+    extraction = extract_pairs(tree, PairSettings())
+    assert [(pair.chosen, pair.rejected) for pair in extraction.pairs] == [("SELECT 1", "SELECT 3")]
+    assert extraction.dropped["disagreeing"] == 2
+
+
+def test_hardness_goes_by_outcome_then_by_likeness_and_repetition():
+    assert hardness("ok", 0, 1) > hardness("empty", 0.999, 1000) > hardness("empty", 0, 1)
+    assert hardness("empty", 0, 1) > hardness("error", 0.999, 1000)
+    assert hardness("error", 0.5, 1) == hardness("timeout", 0.5, 1)
+    assert hardness("ok", 0.9, 1) > hardness("ok", 0.3, 1)
+    assert hardness("ok", 0.5, 3) > hardness("ok", 0.5, 2)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 100), st.sampled_from(["ok", "empty", "error"]))
+def test_hardness_is_bounded(similarity, repeats, outcome):
+    assert 0 <= hardness(outcome, similarity, repeats) <= 3
+
+
+def test_the_hardest_are_kept_and_every_rejected_query_has_its_turn():
+    right = [(INITIAL, f"SELECT name FROM product WHERE id = {number}", True) for number in range(3)]
+    wrong = [
+        (INITIAL, "SELECT name FROM product WHERE id < 1", False),
+        (INITIAL, "SELECT 1", False),
+        (INITIAL, "SELECT nme FROM product", False),
+    ]
+    tree = tree_of(*right, *wrong)
+    tree.nodes["node_1_5"].outcome = "error"
+    assert len(pairs_of(tree, max_per_relation=0)) == 9
+
+    def rejected(**caps) -> list[str]:
+        return [pair.rejected_node for pair in pairs_of(tree, **caps)]
+
+    assert rejected(max_pairs=1) == ["node_1_3"]
+    assert sorted(rejected(max_pairs=3)) == ["node_1_3", "node_1_4", "node_1_5"]
+    assert Counter(rejected(max_pairs=7)) == {"node_1_3": 3, "node_1_4": 2, "node_1_5": 2}
+    assert len(rejected(max_per_relation=2)) == 2
+    assert len(rejected()) == 8  # the default
+
+
+def test_a_query_that_the_model_repeats_is_harder():
+    tree = tree_of((INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False), (INITIAL, "SELECT 3", False))
+    pairs = pairs_of(tree)
+    (kept,) = within_caps(pairs, Counter({"SELECT 1": 1, "SELECT 2": 1, "SELECT 3": 4}), 1, 0)
+    assert kept.rejected == "SELECT 3"
+
+
+def test_the_row_is_a_conversational_preference():
+    (pair,) = pairs_of(tree_of((INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False)))
+    row = pair.to_json()
+    assert list(row)[-2:] == ["rejected_outcome", "difficulty"]
+    assert row == {
+        "prompt": [{"role": "user", "content": "the task"}],
+        "chosen": [{"role": "assistant", "content": "SELECT 1"}],
+        "rejected": [{"role": "assistant", "content": "SELECT 2"}],
+        "question_id": 7,
+        "db_id": "shop",
+        "chosen_node": "node_1_0",
+        "rejected_node": "node_1_1",
+        "chosen_dist": 0,
+        "rejected_dist": None,
+        "relation": "sibling",
+        "tree_id": "shop/7",
+        "rejected_outcome": "ok",
+        "difficulty": "simple",
+    }
+
+
+# --- from a file ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """The folder of a run with two trees, each of which gives two emerge pairs and one baseline pair."""
+    folder = tmp_path / "out" / "tree_dataset" / "part3" / "20260101_120000"
+    folder.mkdir(parents=True)
+    stored = []
+    for number in (0, 1):
+        tree = tree_of((INITIAL, "SELECT 1", False), ("node_1_0", "SELECT 2", True), ("node_1_0", "SELECT 3", False))
+        tree.question = replace(tree.question, question_id=number, difficulty="")
+        stored.append(tree_to_json(tree))
+    (folder / "all_trees.json").write_text(json.dumps(stored))
+    manifest = {
+        "arguments": {"shard_id": 3, "num_shards": 4, "seed": 5, "output_dir": "out", "match": "ex"},
+        "inputs": {"data": {"path": "train.json", "sha256": "d4"}},
+        "model_fingerprint": "m1",
+        "databases": {"shop": "b9"},
+        "versions": {"python": "3.11"},
+        "git_revision": None,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def extract(folder, *flags):
+    return run_script("-m", "tree.dpo_extractor", "--tree_file", folder / "all_trees.json", *flags, cwd=folder)
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("strategy", "count"), [("emerge", 4), ("baseline", 2)])
+def test_pairs_are_extracted_again_without_a_model(grown, strategy, count):
+    run = extract(grown, "--strategy", strategy, "--output_dir", "again", "--max_pairs", "5")
+    assert run.returncode == 0, run.stderr
+    name = f"final_data_{strategy}_shard_3.json"
+    line = f"again/{name}: {count} pairs of 2 trees; dropped: 0 fragile, 0 disagreeing, 0 repeated, 0 over the cap\n"
+    assert run.stdout == line
+    rows = read(grown / "again" / name)
+    assert len(rows) == count and {row["difficulty"] for row in rows} == {""}
+    manifest = read(grown / "again" / f"manifest_{strategy}_shard_3.json")
+    assert (manifest["strategy"], manifest["shard_id"], manifest["trees"]) == (strategy, 3, 2)
+    assert manifest["pairs"] == count and set(manifest["dropped"]) == set(REASONS)
+    assert manifest["run"] == {
+        **{"data_fingerprint": "d4", "model_fingerprint": "m1", "num_shards": 4, "seed": 5},
+        "databases": {"shop": "b9"},
+        **{"match": "strict", "keep_fragile": False, "max_pairs": 5, "max_per_relation": 8},
+    }
+
+
+def test_trees_without_a_manifest_are_a_whole_run(grown, tmp_path):
+    (grown / "manifest.json").unlink()
+    run = extract(grown, "--output", tmp_path / "pairs.json")
+    assert run.returncode == 0, run.stderr
+    assert "manifest.json, so the trees are taken as shard 0 of 1" in run.stdout
+    manifest = read(pair_manifest_path(tmp_path / "pairs.json"))
+    assert (manifest["shard_id"], manifest["run"]["num_shards"]) == (0, 1)
+
+
+def test_a_single_tree_and_an_old_one(grown):
+    tree = read(grown / "all_trees.json")[0]
+    tree["gold_sql"] = tree.pop("SQL")
+    for node in tree["nodes"].values():
+        del node["outcome"], node["flags"]
+    (grown / "all_trees.json").write_text(json.dumps(tree))
+    run = extract(grown, "--match", "ex")
+    assert run.returncode == 0, run.stderr
+    assert "2 pairs of 1 trees" in run.stdout
+
+
+def spoiled(**change) -> str:
+    tree = tree_of((INITIAL, "SELECT 1", False), ("node_1_0", "SELECT 2", True))
+    tree = tree_to_json(tree)
+    node = change.pop("node", None)
+    (tree["nodes"][node] if node else tree).update(change)
+    return json.dumps([tree_to_json(tree_of((INITIAL, "SELECT 1", True))), tree])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ["no such file", "tree/run_parallel.sh"]),
+        ("[{]", ["broken JSON at row 0"]),
+        ("[]", ["an empty list"]),
+        ("7", ["expected a JSON list"]),
+        ("[7]", ["tree 0", "not a revision tree"]),
+        ('[{"prompt": []}]', ["tree 0", "question_id", "python -m eval"]),
+        (spoiled(question_id="7"), ["tree 1", "question_id is str, expected int"]),
+        (spoiled(difficulty=3), ["tree 1", "difficulty is int, expected str"]),
+        (spoiled(question="\ud83d"), ["row 1", "'question' holds half of a surrogate pair"]),
+        (spoiled(node_initial={}), ["tree 1", "prompt"]),
+        (spoiled(node="node_2_0", d="2"), ["tree 1", "node_2_0", "d is str, expected int"]),
+        (spoiled(node="node_2_0", is_correct="yes"), ["tree 1", "node_2_0", "is_correct is str, expected bool"]),
+        (spoiled(node="node_1_0", parent_id=["node_initial"]), ["tree 1", "node_1_0", "parent_id is list"]),
+        (spoiled(node="node_2_0", generated_sql=None), ["tree 1", "node_2_0", "generated_sql is NoneType"]),
+        (spoiled(node="node_2_0", duplicate_of="node_9_9"), ["tree 1", "node_2_0", "duplicate_of names node_9_9"]),
+        (spoiled(node="node_1_0", children_ids=[["node_2_0"]]), ["tree 1", "node_1_0", "children_ids"]),
+        (spoiled(node="node_1_0", parent_id="node_9_9"), ["tree 1", "node_1_0", "node_9_9"]),
+        (spoiled(node="node_2_0", d=1), ["tree 1", "node_2_0", "one level below"]),
+        (spoiled(node="node_1_0", children_ids=["node_2_5"]), ["tree 1", "node_1_0", "children_ids"]),
+    ],
+)
+def test_bad_trees_are_named_and_nothing_is_written(grown, content, words):
+    path = grown / "all_trees.json"
+    path.unlink() if content is None else path.write_text(content)
+    assert_one_line_error(extract(grown), str(path), *words)
+    assert not list(grown.glob("output/*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(("--max_pairs", "-1"), "--max_pairs -1"), (("--max_per_relation", "-2"), "--max_per_relation -2")],
+)
+def test_settings_out_of_range(grown, flags, words):
+    assert_one_line_error(extract(grown, *flags), words)
+
+
+def test_a_manifest_of_something_else(grown):
+    (grown / "manifest.json").write_text('{"counts": {}}')
+    assert_one_line_error(extract(grown), "manifest.json", "not the manifest of grown trees")

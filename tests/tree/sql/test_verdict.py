@@ -1,0 +1,178 @@
+"""Results of gold, kept for as long as they are true, and whole results of candidates."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.conftest import make_database
+from tree.sql import verdict
+from tree.sql.gold_cache import GoldCache
+from tree.sql.results import Result
+from tree.sql.sandbox import Limits, run
+from tree.sql.verdict import gold_result, judge, observe, rows_digest, run_gold
+
+LIMITS = Limits(5.0, 10**8)
+
+VALUES = st.one_of(
+    st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3)
+)
+CLOSE = st.sampled_from([0, -0.0, 1, 1.0, "1", b"1", 2**53, float(2**53), None, "None", "\n", "', '"])
+ROWS = st.lists(st.tuples(VALUES | CLOSE, CLOSE), max_size=4)
+
+
+@given(ROWS, ROWS)
+@example([(1, 0), (1, 0)], [(1.0, -0.0)])
+@example([("1", 0)], [(1, 0)])
+def test_digests_are_equal_just_when_the_sets_are(one, other):
+    assert (rows_digest(one) == rows_digest(other)) == (set(one) == set(other))
+
+
+@given(st.lists(st.tuples(CLOSE, CLOSE), max_size=5), st.randoms(use_true_random=False))
+def test_order_and_repetition_do_not_matter(rows, random):
+    shuffled = rows * 2
+    random.shuffle(shuffled)
+    assert rows_digest(rows) == rows_digest(shuffled)
+
+
+def test_observing_a_query(shop):
+    def result(sql: str, gold: str) -> Result:
+        return observe(str(shop), sql, gold, LIMITS, GoldCache(None))
+
+    gold = "SELECT name FROM product"
+    right, wrong = result('SELECT name AS "Name" FROM product ORDER BY 1', gold), result("SELECT id FROM product", gold)
+    assert (right.ex, right.outcome, wrong.ex) == (True, "ok", False) and right.digest != wrong.digest
+    assert result(gold, "") == Result("ok", right.digest, None)
+    assert result("SELECT nothing", gold) == Result("error", "", False) and result("", "").outcome == "no_sql"
+    assert result(gold, "SELECT nothing").ex is None  # gold does not run
+    # wrong from the first row on, and longer than what `judge` reads of such a result
+    many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
+    assert result(many.format(3000), gold).digest != result(many.format(2999), gold).digest
+
+
+# --- what is kept of gold -------------------------------------------------------------------------------------------
+
+GOLD = "SELECT name FROM product WHERE id = 1"
+
+
+def rename(path: Path, name: str) -> None:
+    """Other rows in the same file, of the same length."""
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE product SET name = ? WHERE id = 1", (name,))
+    connection.commit()
+    connection.close()
+
+
+def replace(path: Path, name: str) -> None:
+    """Another file in its place."""
+    other = make_database(path.with_name("other.sqlite"))
+    rename(other, name)
+    os.replace(other, path)
+
+
+@pytest.mark.parametrize("change", [rename, replace])
+@pytest.mark.parametrize("folder", [None, "gold"])
+def test_a_worker_sees_a_database_that_changes_under_it(shop, tmp_path, change, folder):
+    cache = GoldCache(folder and tmp_path / folder)
+    for name in ("saw", "axe", "hoe", "saw"):
+        change(shop, name)
+        gold, rows, _ = gold_result(str(shop), GOLD, LIMITS, cache)
+        assert rows == [(name,)] == list(gold.rows)
+        assert run_gold(str(shop), GOLD, LIMITS, cache, keep=True)[1] == [(name,)]
+        assert judge(str(shop), f"SELECT '{name}'", GOLD, LIMITS, cache).ex
+
+
+def test_nothing_is_kept_of_a_database_that_changes_while_gold_runs(shop, tmp_path, monkeypatch):
+    cache = GoldCache(tmp_path / "gold")
+
+    def disturbed(path: str, sql: str, limits: Limits):
+        found = run(path, sql, limits)
+        rename(shop, "axe")
+        return found
+
+    monkeypatch.setattr(verdict, "run", disturbed)
+    assert run_gold(str(shop), GOLD, LIMITS, cache, keep=True)[1] == [("saw",)]
+    monkeypatch.setattr(verdict, "run", run)
+    assert not list(tmp_path.rglob("*.pickle"))
+    assert run_gold(str(shop), GOLD, LIMITS, cache, keep=True)[1] == [("axe",)]
+    assert len(list(tmp_path.rglob("*.pickle"))) == 1
+
+
+def test_gold_that_failed_is_tried_again(shop, tmp_path):
+    assert run_gold(str(shop), "SELECT nme FROM product", LIMITS, GoldCache(tmp_path), keep=True)[0].outcome == "error"
+    assert not list(tmp_path.rglob("*.pickle"))
+
+
+CHANCE = """
+CREATE TABLE t (id INTEGER PRIMARY KEY, day TEXT);
+INSERT INTO t VALUES (1, '2024-01-01'), (2, '2024-01-02');
+CREATE VIEW drawn AS SELECT id, random() AS number FROM t;
+CREATE VIEW "Säge past" AS SELECT id FROM t WHERE day < date('now');
+CREATE VIEW nested AS SELECT number FROM drawn;
+CREATE VIEW inside AS WITH q AS (SELECT CURRENT_TIMESTAMP AS moment) SELECT moment FROM q;
+CREATE VIEW steady AS SELECT date(day) AS day FROM t;
+"""
+BY_CHANCE = [
+    "SELECT number FROM drawn",
+    "SELECT COUNT(*) FROM DRAWN",
+    "SELECT 1 FROM drawn LIMIT 1",
+    "SELECT d.number FROM main.drawn AS d JOIN t USING (id)",
+    "SELECT number FROM nested",
+    "SELECT COUNT(*) FROM nested",
+    "WITH q AS (SELECT * FROM nested) SELECT COUNT(*) FROM q",
+    "SELECT id FROM t WHERE EXISTS (SELECT 1 FROM nested)",
+    "SELECT id FROM t WHERE id IN (SELECT number FROM nested)",
+    "SELECT id FROM t WHERE id NOT IN nested",
+    "SELECT id FROM t UNION SELECT number FROM drawn",
+    "SELECT COUNT(*) FROM [säge PAST]",
+    'SELECT 1 FROM t LEFT JOIN "Säge past" AS p ON p.id = t.id',
+    "SELECT * FROM inside",
+    "SELECT COUNT(*) FROM inside",
+    'SELECT "random"()',
+    "SELECT [randomblob](4)",
+]
+STEADY = ["SELECT day FROM steady", "SELECT COUNT(*) FROM t", "SELECT 'drawn', id AS nested FROM t"]
+
+
+@pytest.fixture
+def chance(tmp_path) -> str:
+    return str(make_database(tmp_path / "chance.sqlite", CHANCE))
+
+
+@pytest.mark.parametrize("sql", BY_CHANCE)
+def test_a_query_that_hangs_on_the_moment_is_flagged_and_not_kept(chance, tmp_path, sql):
+    cache = GoldCache(tmp_path / "gold")
+    run(chance, STEADY[0], LIMITS)
+    execution, _, _ = gold_result(chance, sql, LIMITS, cache)
+    assert execution.outcome in ("ok", "empty") and "clock_or_random" in execution.flags
+    run_gold(chance, sql, LIMITS, cache, keep=True)
+    assert not list(tmp_path.rglob("*.pickle"))
+
+
+@pytest.mark.parametrize("sql", STEADY)
+def test_what_does_not_hang_on_it_is_not(chance, tmp_path, sql):
+    run(chance, BY_CHANCE[0], LIMITS)
+    execution, _ = run_gold(chance, sql, LIMITS, GoldCache(tmp_path / "gold"), keep=True)
+    assert execution.outcome == "ok" and "clock_or_random" not in execution.flags
+    assert len(list(tmp_path.rglob("*.pickle"))) == 1
+
+
+def test_gold_that_draws_is_drawn_anew_for_each_candidate(chance):
+    drawn = [gold_result(chance, "SELECT number FROM nested", LIMITS, GoldCache(None))[1] for _ in range(3)]
+    assert len({tuple(rows) for rows in drawn}) == 3
+
+
+def test_a_query_that_fails_by_chance_is_flagged_too(chance):
+    failing = "SELECT abs(-9223372036854775808 + 0 * number) FROM drawn"
+    assert run(chance, failing, LIMITS)[0].flags == ("clock_or_random",)
+    assert run(chance, "SELECT nothing", LIMITS)[0].flags == ()
+
+
+def test_gold_that_draws_makes_nothing_fragile(chance, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict, "_differs", lambda *_: True)
+    for gold, fragile in (("SELECT number * 0 FROM drawn", False), ("SELECT id * 0 FROM t", True)):
+        found = judge(chance, "SELECT id * 0 FROM t WHERE id", gold, LIMITS, GoldCache(None), tmp_path)
+        assert found.ex and ("fragile" in found.execution.flags) == fragile

@@ -1,0 +1,1 @@
+"""Preference pairs: which are certain, which are kept, their files."""

@@ -1,0 +1,307 @@
+"""Which preference pairs a tree makes certain, and which of them are kept.  Pure.
+
+A query with a smaller revision distance is preferred (ReLoc, arXiv 2508.07434). *Emerge* pairs join nodes that are next
+to each other in the tree: `relation` says what the rejected node is to the chosen one (its parent, its child, its
+sibling). *Baseline* pairs take the deepest correct against the shallowest incorrect ones.
+"""
+
+import argparse
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from common.files import InputError
+from tree.prompts import AGAIN
+from tree.sql.results import FRAGILE
+from tree.sql.sql_text import canonical_sql
+from tree.tree_node import RevisionTree, TreeNode, explored_levels, revision_distances
+
+RELATIONS = ("parent", "child", "sibling", "baseline")
+STRATEGIES = ("emerge", "baseline")
+# for which pairs are dropped, in this order
+REASONS = {
+    "fragile": "rests on a query that is right only by coincidence",
+    "disagreeing": "one of its queries is right and wrong in the tree, or each of the two is better than the other",
+    "repeated": "the same two queries as another pair of the question",
+    "over the cap": "the question has enough, harder ones",
+}
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are made from a tree.
+
+    A correct chosen query must have the verdict `match` ("ex" or "strict"). `keep_fragile` trusts correct queries that
+    are right only by coincidence. A tree gives at most `max_pairs`, `max_per_relation` of each relation (0 = no bound).
+    """
+
+    strategy: str = "emerge"
+    match: str = "strict"
+    keep_fragile: bool = False
+    max_pairs: int = 16
+    max_per_relation: int = 8
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One preference: `chosen_dist` < `rejected_dist`, None counting as never reached."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    question_id: int
+    db_id: str
+    chosen_node: str
+    rejected_node: str
+    chosen_dist: int
+    rejected_dist: int | None
+    relation: str
+    tree_id: str
+    rejected_outcome: str
+    difficulty: str
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """Canonical form of the chosen and of the rejected query."""
+        return canonical_sql(self.chosen), canonical_sql(self.rejected)
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        return self.chosen_node, self.rejected_node
+
+    def to_json(self) -> dict:
+        """The row of a pair file, as `datasets` and TRL's RewardTrainer load it."""
+        row = {key: value for key, value in vars(self).items() if key not in ("prompt", "chosen", "rejected")}
+        return {
+            "prompt": [{"role": "user", "content": self.prompt}],
+            "chosen": [{"role": "assistant", "content": self.chosen}],
+            "rejected": [{"role": "assistant", "content": self.rejected}],
+            **row,
+        }
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The pairs of a tree, and how many were dropped for each of REASONS."""
+
+    pairs: list[Pair]
+    dropped: Counter
+
+
+# --- which pairs are certain ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Of each node of a tree, by id: `revision_distances`, and the `explored_levels` of its revisions.
+
+    `shown`: the requests for revisions showed what was wrong, so distances of wrong queries mean something.
+    """
+
+    distances: Mapping[str, int | None]
+    explored: Mapping[str, float]
+    shown: bool = True
+
+
+def reach_of(tree: RevisionTree, doubted: frozenset[str] = frozenset()) -> Reach:
+    """What the revisions of a tree reached, when correct nodes that are `doubted` (by id) count as wrong."""
+    nodes = {
+        node_id: replace(node, is_correct=node.is_correct and node_id not in doubted)
+        for node_id, node in tree.nodes.items()
+    }
+    return Reach(revision_distances(nodes), explored_levels(nodes), tree.revision != AGAIN)
+
+
+def prefers(chosen: TreeNode, rejected: TreeNode, reach: Reach, match: str) -> bool:
+    """Whether the tree makes it certain that `chosen` is the better query.
+
+    A smaller distance wins. A number wins over None when that many revisions were tried from `rejected`, in vain: with
+    fewer (depth or budget ended, a prompt too long) it might be as near. None against None is open.
+    When the requests for revisions did not show what was wrong, the distances of wrong queries are luck, and only a
+    correct query is preferred.
+    A correct query counts as chosen only when `match` ("ex" or "strict") holds. Queries equal in canonical form and
+    replies without a query make no pair: a reward model chooses among different queries.
+    """
+    better, worse = reach.distances[chosen.node_id], reach.distances[rejected.node_id]
+    if better is None or (better > 0 and not reach.shown):
+        return False
+    if better > reach.explored[rejected.node_id] if worse is None else better >= worse:
+        return False
+    if better == 0 and match == "strict" and not chosen.strict_match:
+        return False
+    keys = canonical_sql(chosen.generated_sql), canonical_sql(rejected.generated_sql)
+    return all(keys) and keys[0] != keys[1]
+
+
+def _neighbours(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode, str]]:
+    """(chosen candidate, rejected candidate, relation of the rejected to the chosen), both ways round."""
+    by_id = {node.node_id: node for node in nodes}
+    for node in nodes:
+        if parent := by_id.get(node.parent_id):
+            yield node, parent, "parent"
+            yield parent, node, "child"
+    by_parent = sorted(nodes, key=lambda node: node.parent_id)
+    for _, siblings in itertools.groupby(by_parent, key=lambda node: node.parent_id):
+        for one, other in itertools.permutations(siblings, 2):
+            yield one, other, "sibling"
+
+
+def _extremes(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode, str]]:
+    """The deepest correct nodes against the shallowest incorrect ones."""
+    correct = [node for node in nodes if node.is_correct]
+    wrong = [node for node in nodes if not node.is_correct]
+    deepest = max((node.d for node in correct), default=0)
+    shallowest = min((node.d for node in wrong), default=0)
+    for chosen in correct:
+        for rejected in wrong:
+            if chosen.d == deepest and rejected.d == shallowest:
+                yield chosen, rejected, "baseline"
+
+
+def fragile_nodes(tree: RevisionTree) -> frozenset[str]:
+    """Ids of the correct nodes that are right only by coincidence."""
+    return frozenset(node.node_id for node in tree.nodes.values() if node.is_correct and FRAGILE in node.flags)
+
+
+def certain_pairs(tree: RevisionTree, strategy: str, match: str, doubted: frozenset[str] = frozenset()) -> list[Pair]:
+    """Every pair that the tree makes certain, whatever the order of its nodes.
+
+    Correct nodes that are `doubted` (by id) make no pair, and reaching one counts for nothing.
+    """
+    reach = reach_of(tree, doubted)
+    nodes = sorted(
+        (node for node in tree.nodes.values() if node.node_id not in doubted), key=lambda node: (node.d, node.j)
+    )
+    return [
+        _pair(tree, chosen, rejected, reach.distances, relation)
+        for chosen, rejected, relation in (_neighbours(nodes) if strategy == "emerge" else _extremes(nodes))
+        if prefers(chosen, rejected, reach, match)
+    ]
+
+
+def _pair(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: Mapping, relation: str) -> Pair:
+    question = tree.question
+    return Pair(
+        prompt=tree.prompt,
+        chosen=chosen.generated_sql,
+        rejected=rejected.generated_sql,
+        question_id=question.question_id,
+        db_id=question.db_id,
+        chosen_node=chosen.node_id,
+        rejected_node=rejected.node_id,
+        chosen_dist=distances[chosen.node_id],
+        rejected_dist=distances[rejected.node_id],
+        relation=relation,
+        tree_id=f"{question.db_id}/{question.question_id}",
+        rejected_outcome=rejected.outcome,
+        difficulty=question.difficulty,
+    )
+
+
+# --- which of them are kept -----------------------------------------------------------------------------------------
+
+
+def extract_pairs(tree: RevisionTree, settings: PairSettings) -> Extraction:
+    """The preference pairs of a tree, each pair of queries once."""
+    fragile = frozenset() if settings.keep_fragile else fragile_nodes(tree)
+    certain = certain_pairs(tree, settings.strategy, settings.match, fragile)
+    agreeing = _agreeing(certain, tree)
+    first: dict[tuple[str, str], Pair] = {}
+    for pair in agreeing:
+        first.setdefault(pair.keys, pair)
+    kept = within_caps(list(first.values()), _nodes_by_query(tree), settings.max_pairs, settings.max_per_relation)
+    dropped = Counter(
+        {
+            "fragile": _certain_by_coincidence(certain, tree, settings) if fragile else 0,
+            "disagreeing": len(certain) - len(agreeing),
+            "repeated": len(agreeing) - len(first),
+            "over the cap": len(first) - len(kept),
+        }
+    )
+    return Extraction(kept, dropped)
+
+
+def _certain_by_coincidence(certain: Sequence[Pair], tree: RevisionTree, settings: PairSettings) -> int:
+    """How many pairs there would be besides the `certain` ones if fragile nodes were trusted."""
+    known = {pair.nodes for pair in certain}
+    return sum(pair.nodes not in known for pair in certain_pairs(tree, settings.strategy, settings.match))
+
+
+def _agreeing(pairs: Sequence[Pair], tree: RevisionTree) -> list[Pair]:
+    """The pairs about which the tree is of one mind.
+
+    Not so when the same query (in canonical form) stands in the tree as correct and as wrong, or when the tree prefers
+    each of two queries to the other.
+    """
+    verdicts: dict[str, set[bool]] = {}
+    for node in tree.nodes.values():
+        verdicts.setdefault(canonical_sql(node.generated_sql), set()).add(node.is_correct)
+    both_ways = {pair.keys for pair in pairs} & {pair.keys[::-1] for pair in pairs}
+    return [
+        pair for pair in pairs if pair.keys not in both_ways and all(len(verdicts[query]) == 1 for query in pair.keys)
+    ]
+
+
+def _nodes_by_query(tree: RevisionTree) -> Counter[str]:
+    """How many nodes have each query (in canonical form)."""
+    return Counter(canonical_sql(node.generated_sql) for node in tree.nodes.values())
+
+
+def hardness(outcome: str, similarity: float, repeats: int) -> float:
+    """How much there is to learn from a rejected query, from 0 to 3: what a good one is easily taken for.
+
+    First of all it runs (2 when it returns rows, 1 when it returns none, 0 otherwise). Then, in equal parts, it is like
+    the chosen query (`similarity`, from 0 to 1) and the model believes in it (`repeats` of it in the tree, at least 1).
+    """
+    return {"ok": 2, "empty": 1}.get(outcome, 0) + (similarity + 1 - 1 / repeats) / 2
+
+
+def within_caps(pairs: list[Pair], repeats: Counter[str], max_pairs: int, max_per_relation: int) -> list[Pair]:
+    """At most `max_pairs`, and `max_per_relation` of each relation (0 = no bound), in the order given.
+
+    Taken in rounds, the hardest first: a rejected query comes again only when every other one has had its turn.
+    """
+    from rapidfuzz.fuzz import ratio
+
+    def key(pair: Pair) -> float:
+        chosen, rejected = pair.keys
+        return -hardness(pair.rejected_outcome, ratio(chosen, rejected) / 100, repeats[rejected])
+
+    turns: Counter[str] = Counter()
+    ranked = []
+    for pair in sorted(pairs, key=key):
+        ranked.append((turns[pair.keys[1]], pair))
+        turns[pair.keys[1]] += 1
+    kept: set[tuple[str, str]] = set()
+    of_relation: Counter[str] = Counter()
+    for _, pair in sorted(ranked, key=lambda item: item[0]):
+        full = 0 < max_pairs <= len(kept) or 0 < max_per_relation <= of_relation[pair.relation]
+        if not full:
+            kept.add(pair.nodes)
+            of_relation[pair.relation] += 1
+    return [pair for pair in pairs if pair.nodes in kept]
+
+
+# --- flags ----------------------------------------------------------------------------------------------------------
+
+
+def add_pair_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of PairSettings, but for the strategy."""
+    add = parser.add_argument_group("pairs").add_argument
+    add("--match", choices=("strict", "ex"), default="strict", help="verdict that a correct chosen query must have")
+    add("--keep_fragile", action="store_true", help="trust correct queries that are right only by coincidence")
+    add("--max_pairs", type=int, default=16, help="pairs of a question at most, the hardest are kept (0 = no bound)")
+    add("--max_per_relation", type=int, default=8, help="and of each relation at most (0 = no bound)")
+
+
+def check_pair_flags(args: argparse.Namespace) -> None:
+    """Raise InputError for a flag of `add_pair_flags` that is out of its range."""
+    for name in ("max_pairs", "max_per_relation"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
+
+
+def pair_settings(args: argparse.Namespace, strategy: str) -> PairSettings:
+    """The settings that the flags of `add_pair_flags` name."""
+    return PairSettings(strategy, args.match, args.keep_fragile, args.max_pairs, args.max_per_relation)

@@ -1,0 +1,1 @@
+"""One shard's run: settings, questions to work on, journal, progress."""

@@ -1,0 +1,205 @@
+"""The verdict on a query inside a worker process: its rows against gold's, and whether they agree by coincidence only.
+
+What is compared is BIRD's official rule and a strict one. A query that is right is also tried on perturbed instances of
+its database, see `tree.sql.perturbed`.
+"""
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tree.sql.cache import State, file_state
+from tree.sql.gold_cache import GoldCache
+from tree.sql.perturbed import instance_files
+from tree.sql.results import BY_CHANCE, RAN, Execution, Result, Row, Verdict
+from tree.sql.sandbox import NO_SUCH, Limits, run
+from tree.sql.sql_text import canonical_sql, orders_rows, returns_constants
+from tree.sql.sql_tokens import TOKEN
+
+GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
+DEAR = 0.01  # seconds of a gold query from which its result is always kept on disk
+GOLD_ROWS_KEPT = 5_000  # larger ones are read from disk for each candidate
+INSTANCE_TIMEOUT = 5.0  # seconds of a query on a perturbed instance, where nearly all take less than 0.01
+INSTANCE_STEPS = 50_000_000  # of a query on a perturbed instance, about a second
+
+
+def run_gold(path: str, sql: str, limits: Limits, cache: GoldCache, keep: bool) -> tuple[Execution, list[Row]]:
+    """A gold query's execution and rows, from disk or by running it; then kept on disk if `keep`, or if it is dear.
+
+    A quick result is run again sooner than its file is made. Nothing is kept of a database that changed meanwhile.
+    """
+    place = cache.place(path, sql)
+    if kept := cache.load(place):
+        return kept
+    execution, rows = run(path, sql, limits)
+    if (keep or execution.seconds > DEAR or len(rows) > GOLD_ROWS_KEPT) and cache.place(path, sql) == place:
+        cache.keep(place, (execution, rows))
+    return execution, rows
+
+
+@functools.lru_cache(maxsize=GOLD_KEPT)
+def _gold_in_memory(path: str, _: State, sql: str, limits: Limits, cache: GoldCache) -> tuple | None:
+    execution, rows = run_gold(path, sql, limits, cache, keep=False)
+    is_kept = len(rows) <= GOLD_ROWS_KEPT and BY_CHANCE not in execution.flags
+    return (execution, rows, frozenset(rows)) if is_kept else None
+
+
+def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[Execution, list[Row], frozenset[Row]]:
+    """A gold query's execution, rows and set of rows: from this worker's memory, else from `run_gold`.
+
+    What reads the clock or draws random numbers is run anew each time, right beside the candidate that it judges.
+    """
+    if in_memory := _gold_in_memory(path, file_state(path), sql, limits, cache):
+        return in_memory
+    execution, rows = run_gold(path, sql, limits, cache, keep=True)
+    return execution, rows, frozenset(rows)
+
+
+def judge(
+    path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path | None = None
+) -> Verdict:
+    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's.
+
+    With the folder `perturbed`, one that is right is also run on the perturbed instances there, if the database has
+    any, and gets the flag `fragile` when it is right only by coincidence.
+    """
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    # what a task sends back is the shown rows only, of gold too
+    if not sql:
+        return Verdict(Execution("no_sql"), gold, False, False)
+    gold_ran = gold.outcome in RAN
+    execution, rows = run(path, sql, limits, gold_set if gold_ran else None)
+    if not gold_ran or execution.outcome not in RAN or execution.more:
+        return Verdict(execution, gold, False, False)
+    if gold.outcome == execution.outcome == "empty":
+        execution = replace(execution, flags=(*execution.flags, "both_empty"))
+    ex = set(rows) == gold_set
+    verdict = Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
+    if ex and perturbed and is_fragile(path, sql, gold_sql, verdict, limits, cache, perturbed):
+        return marked_fragile(verdict)
+    return verdict
+
+
+def same_rows(rows: list[Row], gold_rows: list[Row], ordered: Callable[[], bool]) -> bool:
+    """Whether two results hold the same rows equally often, and in the same order when `ordered()`.
+
+    `ordered` is asked only when it matters: parsing gold costs more than running most queries.
+    """
+    return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not ordered())
+
+
+# --- whole results --------------------------------------------------------------------------------------------------
+
+
+def observe(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Result:
+    """Run a candidate ("" for a reply without SQL) to its end; `gold_sql` is "" when there is none.
+
+    Unlike `judge` it reads wrong results whole, so that candidates can be compared with each other.
+    """
+    execution, rows = run(path, sql, limits) if sql else (Execution("no_sql"), [])
+    ran = execution.outcome in RAN
+    ex = None
+    if gold_sql:
+        gold, _, gold_set = gold_result(path, gold_sql, limits, cache)
+        ex = ran and set(rows) == gold_set if gold.outcome in RAN else None
+    return Result(execution.outcome, rows_digest(rows) if ran else "", ex)
+
+
+def rows_digest(rows: list[Row]) -> str:
+    """32 hex digits, the same for two results just when they are the same set of rows by Python's equality."""
+    lines = sorted({repr(tuple(map(_same_number, row))).encode("utf-8", "surrogatepass") for row in rows})
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()[:32]
+
+
+def _same_number(value: object) -> object:
+    """1.0 equals 1 and -0.0 equals 0, so they are written the same."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# --- right by coincidence -------------------------------------------------------------------------------------------
+
+
+def instance_limits(limits: Limits) -> Limits:
+    """Those of a query on a perturbed instance."""
+    return replace(limits, timeout=min(limits.timeout, INSTANCE_TIMEOUT), steps=min(limits.steps, INSTANCE_STEPS))
+
+
+def marked_fragile(verdict: Verdict) -> Verdict:
+    """The verdict on a candidate that is right only by coincidence."""
+    return replace(verdict, execution=replace(verdict.execution, flags=(*verdict.execution.flags, "fragile")))
+
+
+def is_fragile(
+    path: str, sql: str, gold_sql: str, verdict: Verdict, limits: Limits, cache: GoldCache, perturbed: Path
+) -> bool:
+    """Whether a candidate that is right on the database at `path` is so only by coincidence: because it looks at no
+    row, unlike gold, or because it is wrong on one of the perturbed instances.
+    """
+    execution, gold = verdict.execution, verdict.gold
+    blind = "constant" in execution.flags or not execution.sees_rows or returns_constants(sql)
+    guessed = blind and not ("constant" in gold.flags or returns_constants(gold_sql))
+    # gold that looks at the clock or draws random numbers says nothing about the result on other rows
+    is_chance = BY_CHANCE in gold.flags
+    return guessed or (not is_chance and _differs(path, sql, gold_sql, limits, cache, perturbed))
+
+
+def _differs(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path) -> bool:
+    """Whether a candidate that is right on the database at `path` is wrong on one of its perturbed instances."""
+    if sql == gold_sql:
+        return False
+    files = instance_files(perturbed, path)
+    if not all(file.is_file() for file in files):
+        return False
+    limits = instance_limits(limits)
+    differs = any(_differs_on(str(file), sql, gold_sql, limits, cache) for file in files)
+    return differs and canonical_sql(sql) != canonical_sql(gold_sql)
+
+
+def _differs_on(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> bool:
+    """Whether the results on one instance differ for another reason than chance: a limit of time or size that stopped
+    one of them, which of equal rows a LIMIT takes, and the order in which real numbers are added.
+    """
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    if gold.outcome not in RAN:
+        return False
+    execution, rows = run(path, sql, limits)
+    if execution.outcome not in RAN:  # a name that is missing is one that instances do without
+        return execution.outcome == "error" and not NO_SUCH.match(execution.error)
+    if set(rows) == gold_set or _rounded(rows) == _rounded(gold_rows):
+        return False
+    columns = len(gold.columns)
+    return not any(_hangs_on_ties(path, query, columns, limits) for query in (sql, gold_sql))
+
+
+def _rounded(rows: list[Row]) -> set[Row]:
+    return {tuple(float(f"{value:.9g}") if isinstance(value, float) else value for value in row) for row in rows}
+
+
+def _hangs_on_ties(path: str, sql: str, columns: int, limits: Limits) -> bool:
+    """Whether the rows of a query change with the order of rows that its ORDER BY holds for equal."""
+    upwards, downwards = (ties_broken(sql, columns, direction) for direction in ("ASC", "DESC"))
+    return upwards != downwards and set(run(path, upwards, limits)[1]) != set(run(path, downwards, limits)[1])
+
+
+def ties_broken(sql: str, columns: int, direction: str) -> str:
+    """The query with every LIMIT's rows ordered by their values too: all `columns` of the outermost query's rows, the
+    first one of an inner query's.
+    """
+    ordered, text, end = [False], "", 0  # whether the query in each open parenthesis has had its ORDER BY
+    for match in TOKEN.finditer(sql):
+        word = match.group().lower()
+        if word == "(":
+            ordered.append(False)
+        elif word == ")":
+            ordered = ordered[:-1] or [False]
+        elif word in ("select", "order"):
+            ordered[-1] = word == "order"
+        elif word == "limit":
+            numbers = range(1, columns + 1 if len(ordered) == 1 else 2)
+            keys = ", ".join(f"{number} {direction}" for number in numbers)
+            text += sql[end : match.start()] + (", " if ordered[-1] else "ORDER BY ") + keys + " "
+            end = match.start()
+    return text + sql[end:]
