@@ -1,7 +1,7 @@
 """Preference pairs from revision trees.
 
-Growing trees extracts their pairs too. With other settings, from trees that are there, without a model (which pairs there
-are is for `tree.pairs.extraction` to say):
+Growing trees extracts their pairs too. With other settings, from trees that are there, without a model (what makes a
+pair is in `tree.pairs.extraction`):
 
     python -m tree.dpo_extractor --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json
     python -m tree.dpo_extractor --tree_file output/tree_dataset/part0/20260101_120000/all_trees.json \\
