@@ -42,10 +42,10 @@ def _without_id(row: dict) -> dict:
     return {key: value for key, value in row.items() if key != "question_id"}
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", default="data/train/train.json", help="question file, changed in place")
-    path = parser.parse_args().file
+    path = parser.parse_args(words).file
 
     rows = read_rows(path, {"db_id": str, "question": str}, "put BIRD's train set into data/train, or name --file")
     numbered = with_ids(rows, path)

@@ -21,13 +21,14 @@ from pathlib import Path
 
 from common.files import InputError, check_writable, replacing, run_script, write_json
 from tree.run.prompt_settings import PromptSettings, made_with
+from tree.sql_utils import add_sql_flags, sql_settings
 
 UNTRAINED = "none"
 TEST_DATA = "final_data_test.json"
 CHOICES = ("reward_vote", "executes_reward", "reward", "majority_vote", "executes_vote")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--base_model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the base model")
@@ -40,14 +41,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--allow_overlap", action="store_true", help="evaluate on databases or prompts that an adapter was trained on")
     add("--batch_size", type=int, default=64, help="candidates scored at the same time")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 if the machine has it")
-    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
-    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
+    add_sql_flags(add, "one per core")
     add("--output_file", default="evaluation_report.json", help="report to write; .md and .png beside it")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.batch_size < 1:
         raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
-    if args.sql_workers < 0 or args.sql_timeout <= 0:
-        raise InputError("--sql_workers must not be negative, --sql_timeout must be positive")
+    sql_settings(args)
     if repeated := [name for name in args.adapters if args.adapters.count(name) > 1]:
         raise InputError(f"--adapters: {repeated[0]} stands more than once")
     if args.predictions and (not args.candidates or len(args.adapters) > 1):
@@ -273,8 +272,8 @@ def write_report(path: Path, report: dict) -> None:
     print(f"report: {path}")
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
 
     # --- everything that can be wrong, before a model is loaded ---
     from common.manifest import Manifest

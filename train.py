@@ -293,8 +293,8 @@ def train_reward_model(settings: TrainingSettings, base: Path, pairs: list) -> N
         end(output)
 
 
-def main() -> None:
-    settings = read_settings(globals())
+def main(words: list[str] | None = None) -> None:
+    settings = read_settings(globals(), words)
 
     # --- everything that can be wrong, before a model is loaded ---
     use_one_gpu()

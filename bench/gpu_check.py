@@ -163,7 +163,7 @@ def print_table(logs: Path, command: str) -> None:
         raise InputError(f"nothing was measured; what happened is in {logs}")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("prepare", help="write a random model and made-up pairs").add_argument
@@ -172,11 +172,11 @@ def parse_arguments() -> argparse.Namespace:
     add = commands.add_parser("table", help="print what was measured as a Markdown table").add_argument
     add("logs", type=Path, help="folder of the logs")
     add("--of", default="bash bench/gpu_check.sh", help="the command that measured, for the table")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     if args.command == "prepare":
         prepare(args.folder, SIZES[args.size])
     else:

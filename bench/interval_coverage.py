@@ -125,10 +125,10 @@ def coverage(figure: str, count: int, samples: int) -> list[tuple[float, float]]
     return found
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1_000, help="simulated evaluations of each setting")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     print(f"{'':17} questions   intervals: mean (least)   percentile bootstrap: mean (least)")
     for figure, count in product(FIGURES, QUESTIONS):
         samples = args.samples if figure in ("accuracy", "difference") else max(1, args.samples // FEWER)

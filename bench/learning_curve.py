@@ -128,7 +128,7 @@ def likelihood_rows(model: str, test_pairs: Path) -> list[list[str]]:
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the generator and base model")
@@ -138,11 +138,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--sizes", type=int, nargs="+", default=[100, 300, 1000], help="numbers of training questions")
     add("--output_dir", default="output/learning_curve", help="folder for pair files, adapters and report")
     add("train_flags", nargs="*", help="flags of train.py, after --")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     check_model_folder(args.model)
     folder = Path(args.output_dir).resolve()
     files = write_subsets(pairs_by_question(args.train_trees), args.sizes, folder)

@@ -110,7 +110,7 @@ def measure(model, inputs: dict, name: str, rounds: int) -> dict[str, list[float
     return taken
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
@@ -118,11 +118,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--questions", type=int, nargs="+", default=[4, 12], help="how many questions a pass has")
     add("--rounds", type=int, default=3, help="repetitions of each measurement")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the frozen base, as in train.py")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     if min(*args.questions, args.rounds) < 1:
         raise InputError("--questions and --rounds must be 1 or more")
     check_model_folder(args.model)

@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIRD, DEMO = ROOT / "data" / "train", ROOT / "data" / "demo"
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = BIRD if (BIRD / "train.json").exists() else DEMO
     add = parser.add_argument
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--questions", nargs="+", type=int, default=[100], help="questions of each file, spread over its databases")
     add("--samples", type=int, default=8, help="attempts at each question")
     add("--output", help="folder for the runs (default: a temporary one)")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if not len(args.data) == len(args.db_root) == len(args.questions):
         raise InputError("--data, --db_root and --questions must name equally many")
     return args
@@ -125,8 +125,8 @@ def measure(number: int, encode: Callable, args: argparse.Namespace, folder: Pat
             print(row(name, trees, lengths, first), flush=True)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     encoder = partial(encode, load_tokenizer(check_model_folder(args.model)))
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(len(args.data)):

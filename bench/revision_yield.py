@@ -84,7 +84,7 @@ async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, 
     return total, sum(copies for _, copies in results) / total.queries
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     parser.add_argument("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the generator")
@@ -96,7 +96,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--revisions", nargs="+", default=prompts.REVISIONS, help="ways of asking to compare")
     parser.add_argument("--max_tokens", type=int, default=300, help="longest reply, in tokens")
     parser.add_argument("--temperature", type=float, default=0.8, help="sampling temperature")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 async def measure(args: argparse.Namespace) -> None:
@@ -150,6 +150,9 @@ async def measure(args: argparse.Namespace) -> None:
         print(f"PROMISE revision_yield_of_fresh {ratios[DEFAULT]:.2f} GOAL >= 1.0")
 
 
+def main(words: list[str] | None = None) -> None:
+    asyncio.run(measure(parse_arguments(words)))
+
+
 if __name__ == "__main__":
-    arguments = parse_arguments()
-    run_script(lambda: asyncio.run(measure(arguments)))
+    run_script(main)

@@ -26,18 +26,18 @@ def best(rewards: list[float]) -> int:
     return max(range(len(rewards)), key=rewards.__getitem__)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
     add("--adapter", default="qwen-reward-model-sql-train", help="adapter folder; none = untrained base")
     add("--data", default="final_data_test.json", help="pair file, or all_trees.json")
     add("--batch_size", type=int, default=16, help="candidates scored at the same time")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     from reward.model import check_adapter, load_reward_model, score
 
     base = check_model_folder(args.model)

@@ -55,7 +55,7 @@ def pair_by_pair(model, tokenizer, questions: Sequence[Question], batch_size: in
     return rewards
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
@@ -64,11 +64,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="repetitions of each measurement")
     add("--batch_size", type=int, default=16, help="sequences computed at the same time")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     if args.batch_size < 1:
         raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
     check_model_folder(args.model)

@@ -241,7 +241,7 @@ def memory_peaks(args: argparse.Namespace, tokenizer, question: Question) -> lis
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
@@ -250,11 +250,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="repetitions of each measurement")
     add("--batch_size", type=int, default=4, help="pairs of a forward pass of plain TRL")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the frozen base, as in train.py")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     check_model_folder(args.model)
     questions = choose_questions(args.data, args.questions)
     pairs = sum(len(question.pairs) for question in questions)

@@ -309,7 +309,7 @@ def simulate(questions: Sequence[Question], args: argparse.Namespace, seed: int)
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     add = parser.add_argument
@@ -335,7 +335,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--sql_seconds", type=float, default=0.05, help="until the queries of a request are judged (assumed)")
     add("--slow_queries", type=float, default=0.002, help="share that run into the time limit (assumed)")
     add("--sql_timeout", type=float, default=30, help="the time limit in seconds")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def load(path: str) -> list[Question]:
@@ -364,8 +364,8 @@ def middle(runs: Sequence[dict[tuple, Outcome]], name: str, gpus: int, policy: s
     return median(getattr(run[name, gpus, policy], what) for run in runs)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     for rate in ("one_rate", "full_rate", "read_rate"):
         setattr(args, rate, getattr(args, rate) / args.slower)
     questions = load(args.data)

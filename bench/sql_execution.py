@@ -198,7 +198,7 @@ def common_way(candidates: list[Candidate], workers: int) -> float:
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     bird = Path("data/train/train.json").is_file()
     home = "data/train" if bird else "data/demo"
@@ -207,11 +207,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=5000, help="how many candidates to execute")
     parser.add_argument("--common", type=int, default=256, help="how many of them the common way executes")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each measurement")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     rows = read_rows(args.data, {"db_id": str, "SQL": str})
     for db_id in sorted({row["db_id"] for row in rows}):
         check_database(database_path(args.db_root, db_id))

@@ -159,7 +159,7 @@ async def common_way(work: Work, settings, generator: Generator) -> tuple[float,
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     parser.add_argument("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the generator")
@@ -172,7 +172,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="repetitions of (a)")
     parser.add_argument("--max_depth", type=int, default=3, help="levels of a tree")
     parser.add_argument("--max_tokens", type=int, default=256, help="longest reply, in tokens")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 async def measure(args: argparse.Namespace) -> None:
@@ -250,6 +250,9 @@ async def report(args, settings, generator, executor, work: Work, few: Work, com
     print(f"PROMISE growth_memory_mb {journal.growth():.1f} GOAL <= 10")
 
 
+def main(words: list[str] | None = None) -> None:
+    asyncio.run(measure(parse_arguments(words)))
+
+
 if __name__ == "__main__":
-    arguments = parse_arguments()
-    run_script(lambda: asyncio.run(measure(arguments)))
+    run_script(main)

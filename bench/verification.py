@@ -117,7 +117,7 @@ def run_verification(folder: Path, files: tuple[Path, Path], args: argparse.Name
         raise InputError("the verification found errors in trees that were just made: see above")
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     parser.add_argument("--data", default=f"{home}/train.json", help="question file")
@@ -125,11 +125,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=600, help="how many queries the trees hold")
     parser.add_argument("--workers", type=int, default=2, help="processes that execute SQL")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each measurement")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     queries = queries_of(args)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

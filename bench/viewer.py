@@ -152,7 +152,7 @@ def measured(page: Path) -> tuple[float, float, float]:
         return (*times, driver.execute_async_script(OPEN_A_TREE))
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--tree_file", help="all_trees.json to measure with (default: trees made of --data)")
@@ -160,11 +160,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--db_root", default="data/demo/train_databases", help="folder of their databases")
     add("--trees", type=int, nargs="+", default=[1000, 10_000], help="sizes of the pages")
     add("--rounds", type=int, default=3, help="how often each page is opened")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     if lacking := missing_browser():
         raise InputError(lacking)
     if min(*args.trees, args.rounds) < 1:

@@ -105,10 +105,11 @@ def model_fingerprint(path: str | os.PathLike) -> str:
     return digest.hexdigest()[:16]
 
 
-def main() -> None:
-    if len(sys.argv) != 2:
+def main(words: list[str] | None = None) -> None:
+    folders = sys.argv[1:] if words is None else words
+    if len(folders) != 1:
         raise InputError("usage: python -m common.model_folder FOLDER")
-    check_model_folder(sys.argv[1])
+    check_model_folder(folders[0])
 
 
 if __name__ == "__main__":

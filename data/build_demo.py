@@ -220,12 +220,12 @@ def rebuild(folder: Path) -> None:
         fresh.rename(folder)
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Parse the command line, build unless the dataset is current, and end with the line of counts."""
     parser = argparse.ArgumentParser(description="Build the demo text-to-SQL dataset in BIRD's layout.")
     parser.add_argument("--output_dir", type=Path, default=HERE / "demo", help="where to build (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="build even if the dataset is there and current")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     folder = args.output_dir.resolve()
     try:
         if args.force or not is_current(folder):

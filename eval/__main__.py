@@ -14,7 +14,6 @@ page for the browser. Exit code 0 when everything holds, 1 when something does n
 
 import argparse
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +21,13 @@ from pathlib import Path
 
 from common.files import InputError, check_writable, read_json, run_script
 from common.rows import iterate_json
+from tree.sql_utils import add_sql_flags, sql_settings
 
 IN_FLIGHT = 8  # trees for each worker
 GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,11 +38,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="verification_report.json", help="report to write")
     add("--html", help="tree viewer to write: one page that opens in any browser, without network")
     add("--scores", help="evaluation_report.json of evaluate.py --candidates, whose rewards the viewer shows")
-    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
-    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
-    args = parser.parse_args()
-    if args.sql_workers < 0 or args.sql_timeout <= 0:
-        raise InputError("--sql_workers must not be negative, --sql_timeout must be positive")
+    add_sql_flags(add, "one per core")
+    args = parser.parse_args(words)
+    sql_settings(args)
     if args.scores and not args.html:
         raise InputError("--scores are shown in the viewer: name its file with --html")
     return args
@@ -158,14 +156,14 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
 
     from eval.verify import LOST, check_gold, check_verdict
     from tree.sql.cache import cache_folder
-    from tree.sql_utils import Executor, database_path
+    from tree.sql_utils import Executor, database_path, sql_settings
     from tree.tree_node import tree_from_json
 
-    workers = args.sql_workers or os.cpu_count() or 1
+    sql = sql_settings(args)
     empty_allowed = {path: empty_gold_allowed(path) for path in args.tree_file}
     trees = (tree for tree in stored_trees(args.tree_file) if tree[:2] in readable.places)
     with (
-        Executor(workers, args.sql_timeout, perturbed=cache_folder("perturbed")) as executor,
+        Executor(sql.workers, sql.timeout, perturbed=cache_folder("perturbed")) as executor,
         tqdm(total=readable.nodes, desc="executing nodes", unit="node", mininterval=1) as bar,
     ):
         with_instances = await prepare_instances(executor, args.db_root, readable.flagged)
@@ -191,7 +189,7 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
                 await one(*tree)
 
         # not a task group: that would hide an InputError among others
-        await asyncio.gather(*(verifier() for _ in range(IN_FLIGHT * workers)))
+        await asyncio.gather(*(verifier() for _ in range(IN_FLIGHT * sql.workers)))
 
 
 async def prepare_instances(executor, db_root: str, db_ids: set[str]) -> set[str]:
@@ -244,8 +242,8 @@ def write_page(args: argparse.Namespace, readable: Readable, verification, pairs
 # --- the whole --------------------------------------------------------------------------------------------------------
 
 
-def main() -> int:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> int:
+    args = parse_arguments(words)
     page = check_files(args)
 
     from common.files import dump_json, replacing_together

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -133,12 +132,12 @@ async def execute(asked: Sequence[Asked], args: argparse.Namespace) -> list[Exec
     from tqdm import tqdm
 
     from tree.sql.cache import cache_folder
-    from tree.sql_utils import Executor, database_path
+    from tree.sql_utils import Executor, database_path, sql_settings
 
-    workers = args.sql_workers or os.cpu_count() or 1
+    sql = sql_settings(args)
     total = sum(len(one.distinct) for one in asked)
     with (
-        Executor(workers, args.sql_timeout, gold_cache=cache_folder("gold")) as executor,
+        Executor(sql.workers, sql.timeout, gold_cache=cache_folder("gold")) as executor,
         tqdm(total=total, desc="executing candidates", unit="query") as bar,
     ):
 

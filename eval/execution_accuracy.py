@@ -13,7 +13,6 @@ Exit code 0 when it ran, 2 when it cannot run.
 import argparse
 import asyncio
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from statistics import NormalDist
 from common.files import InputError, run_script, write_json
 from common.rows import fit_row, iterate_json
 from common.tables import aligned
+from tree.sql_utils import add_sql_flags, sql_settings
 from tree.tree_node import Question
 
 SEPARATOR = "\t----- bird -----\t"
@@ -30,7 +30,7 @@ DIFFICULTIES = ("simple", "moderate", "challenging")  # BIRD's, in its order
 Z = NormalDist().inv_cdf(0.975)  # 1.96, for 95 % between both sides
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval.execution_accuracy",
         description=__doc__,
@@ -41,11 +41,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--questions", required=True, help="question file with ids and gold SQL, such as BIRD's dev.json")
     add("--db_root", required=True, help="folder of the databases: {db_id}/{db_id}.sqlite")
     add("--output", default="execution_accuracy_report.json", help="report to write")
-    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = one per core)")
-    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
-    args = parser.parse_args()
-    if args.sql_workers < 0 or args.sql_timeout <= 0:
-        raise InputError("--sql_workers must not be negative, --sql_timeout must be positive")
+    add_sql_flags(add, "one per core")
+    args = parser.parse_args(words)
+    sql_settings(args)
     return args
 
 
@@ -153,11 +151,11 @@ async def score(questions: Sequence[Question], queries: Sequence[str], args: arg
     from tqdm import tqdm
 
     from tree.sql.cache import cache_folder
-    from tree.sql_utils import Executor, database_path
+    from tree.sql_utils import Executor, database_path, sql_settings
 
-    workers = args.sql_workers or os.cpu_count() or 1
+    sql = sql_settings(args)
     with (
-        Executor(workers, args.sql_timeout, gold_cache=cache_folder("gold")) as executor,
+        Executor(sql.workers, sql.timeout, gold_cache=cache_folder("gold")) as executor,
         tqdm(total=len(questions), desc="executing predictions", unit="query") as bar,
     ):
 
@@ -254,8 +252,8 @@ def table(rows: dict[str, Totals]) -> list[str]:
     return aligned([head, *lines])
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
 
     # --- everything that can be wrong, before a query runs ---
     from common.manifest import Manifest

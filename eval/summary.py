@@ -15,7 +15,7 @@ from common.rows import read_rows
 from tree.pairs.pair_files import read_trees
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--adapter", default="qwen-reward-model-sql-train", help="folder of step 5")
     add("--evaluation", default="evaluation_report.json", help="report of step 6")
     add("--verification", default="verification_report.json", help="report of step 7")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def tree_lines(path: str) -> list[str]:
@@ -70,8 +70,8 @@ def report_lines(args: argparse.Namespace) -> list[str]:
     return [training, *accuracies, verified]
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     train, test = (len(read_rows(path, {})) for path in (args.train_data, args.test_data))
     lines = [
         *tree_lines(args.tree_file),

@@ -19,7 +19,7 @@ from pathlib import Path
 from common.files import InputError, run_script, sync_file
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m reward.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -27,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--adapter", default="qwen-reward-model-sql-train", help="adapter folder of step 5")
     add("--base_model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the base model")
     add("--output", required=True, help="folder to write; must not exist, or be empty")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def export(adapter: Path, base: Path, output: Path) -> None:
@@ -48,8 +48,8 @@ def export(adapter: Path, base: Path, output: Path) -> None:
         os.replace(new, output)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     output = Path(args.output)
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise InputError(f"{output}: is there already; name a new folder with --output")

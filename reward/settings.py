@@ -81,7 +81,7 @@ def _as_type(what: str, value: object, kind: type) -> object:
     raise InputError(f"{what} is {value!r}, but must be {NAMES[kind]}")
 
 
-def read_settings(module: Mapping[str, object]) -> TrainingSettings:
+def read_settings(module: Mapping[str, object], words: list[str] | None = None) -> TrainingSettings:
     """The settings of the script whose globals are `module`: its constants, or flags in their place.
 
     Raises InputError for one that is out of its range.
@@ -94,7 +94,7 @@ def read_settings(module: Mapping[str, object]) -> TrainingSettings:
         text = f"{comments.get(name.upper(), '')} (default {module.get(name.upper())})".strip()
         parse = _boolean if kind is bool else kind
         parser.add_argument(f"--{name}", type=parse, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
-    settings = settings_of(module, vars(parser.parse_args()))
+    settings = settings_of(module, vars(parser.parse_args(words)))
     check_settings(settings)
     return settings
 

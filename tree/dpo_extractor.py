@@ -18,18 +18,18 @@ from tree.pairs.extraction import STRATEGIES, add_pair_flags, check_pair_flags, 
 from tree.pairs.pair_files import counts_line, pair_file, read_trees, shard_of_trees, write_pairs
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tree_file", required=True, help="all_trees.json of step 4.1")
     parser.add_argument("--strategy", choices=STRATEGIES, default="emerge", help="which pairs to make")
     parser.add_argument("--output_dir", default="output", help="folder to write to")
     parser.add_argument("--output", help="pair file to write (default: in --output_dir, named by strategy and shard)")
     add_pair_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
     check_pair_flags(args)
 
     from tqdm import tqdm

@@ -272,7 +272,7 @@ def write_split(shards: Sequence[ShardFile], index: Index, test_dbs: set[str], m
     return sides
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="output", help="folder with the shard files of step 4.1")
     parser.add_argument("--strategy", choices=STRATEGIES, default="emerge", help="which pairs to merge")
@@ -281,14 +281,14 @@ def parse_arguments() -> argparse.Namespace:
         "--test_fraction", type=float, default=0.1, help="share of the pairs for testing, above 0, below 1"
     )
     split.add_argument("--test_dbs", help="databases for testing, comma-separated (default: by --test_fraction)")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if not 0 < args.test_fraction < 1:
         raise InputError(f"--test_fraction {args.test_fraction}: must be above 0 and below 1")
     return args
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
 
     # --- are these the shards of one run? ---
     shards = shard_files(args.output_dir, args.strategy)

@@ -271,8 +271,8 @@ def summary(figures: dict, skipped: int, folder: Path) -> str:
     )
 
 
-def main() -> None:
-    args = parse_arguments()
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
 
     # --- everything that can be wrong, before anything expensive ---
     check_settings(args)

@@ -189,7 +189,7 @@ class RemoteBoard:
 # --- the driver -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+def parse_arguments(words: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -198,7 +198,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     add("--num_shards", type=int, default=0, help="shards of the questions (0 = what suits the GPUs of the cluster)")
     add("--cpus", type=int, default=0, help="run on CPUs, so many cores for each shard (0 = a GPU for each shard)")
     add("--retries", type=int, default=3, help="how often a shard is tried again that was lost or failed")
-    return parser.parse_known_args()
+    return parser.parse_known_args(words)
 
 
 def connect(address: str):
@@ -320,8 +320,8 @@ def report(driver: Driver, args: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    own, flags = parse_arguments()
+def main(words: list[str] | None = None) -> int:
+    own, flags = parse_arguments(words)
 
     # --- everything that can be wrong, before anything is started ---
     from tree.run.settings import check_settings

@@ -56,10 +56,10 @@ def table(output_dir: str) -> list[str]:
     return aligned(rows, right=True)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="output", help="folder with the runs of step 4.1")
-    print("\n".join(table(parser.parse_args().output_dir)))
+    print("\n".join(table(parser.parse_args(words).output_dir)))
 
 
 if __name__ == "__main__":

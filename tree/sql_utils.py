@@ -6,6 +6,7 @@ a query may hold `temporary_files.MOST` bytes together, besides what it writes i
 SQLite, which adds no more than one file of WORKER_FILE bytes.
 """
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -41,6 +43,35 @@ TRIES = 2  # runs of a task whose worker dies
 STOPPED = "stopped with its worker"  # the error of a query that hung where no limit is looked at
 DIED = "its worker process died"
 MAX_RESTARTS = 100  # new pools per run
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SqlSettings:
+    """`workers` processes execute SQL, one query for at most `timeout` seconds."""
+
+    workers: int
+    timeout: float
+
+
+def add_sql_flags(add: Callable, workers: str) -> None:
+    """--sql_workers and --sql_timeout, by a parser's `add_argument`; `workers` says what 0 of them stands for."""
+    add("--sql_workers", type=int, default=0, help=f"processes that execute SQL (0 = {workers})")
+    add("--sql_timeout", type=float, default=TIMEOUT, help="time limit of one query, in seconds")
+
+
+def sql_settings(args: argparse.Namespace, workers: int | None = None) -> SqlSettings:
+    """The settings that the flags of `add_sql_flags` name; `workers` where they name 0 (None: one per core).
+
+    Raises InputError for one out of its range.
+    """
+    if args.sql_workers < 0:
+        raise InputError(f"--sql_workers {args.sql_workers}: must not be negative")
+    if args.sql_timeout <= 0:
+        raise InputError(f"--sql_timeout {args.sql_timeout}: must be positive")
+    return SqlSettings(args.sql_workers or workers or os.cpu_count() or 1, args.sql_timeout)
 
 
 # --- databases ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from tree.pairs.extraction import add_pair_flags, check_pair_flags
 from tree.prompts import REVISIONS
 from tree.run.prompt_settings import PromptSettings
 from tree.schema.write import FORMATS
+from tree.sql_utils import add_sql_flags, sql_settings
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +69,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--trees_in_flight", type=int, default=0, help="questions worked on at the same time (0 = keep the engine full)"
     )
-    add("--sql_workers", type=int, default=0, help="processes that execute SQL (0 = half of the cores, at most 16)")
-    add("--sql_timeout", type=float, default=30.0, help="time limit of one query, in seconds")
+    add_sql_flags(add, "half of the cores, at most 16")
 
 
 def check_settings(args: argparse.Namespace) -> None:
@@ -88,7 +88,7 @@ def check_settings(args: argparse.Namespace) -> None:
             "max_num_seqs",
             "max_num_batched_tokens",
         ),
-        *("trees_in_flight", "sql_workers", "temperature", "top_k"),
+        *("trees_in_flight", "temperature", "top_k"),
     ):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
@@ -97,8 +97,7 @@ def check_settings(args: argparse.Namespace) -> None:
         raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
     if args.gpu_gib < 0 or (args.gpu_gib and not args.dry_run):
         raise InputError(f"--gpu_gib {args.gpu_gib}: must be positive, and is for --dry_run only")
-    if args.sql_timeout <= 0:
-        raise InputError(f"--sql_timeout {args.sql_timeout}: must be positive")
+    sql_settings(args)
     if not 0 < args.top_p <= 1 or not 0 < args.gpu_memory <= 1:
         raise InputError("--top_p and --gpu_memory must be above 0 and at most 1")
     if args.temperature == 0 and max(args.num_roots, args.sample_num) > 1:
