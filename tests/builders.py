@@ -1,0 +1,1 @@
+"""Builders of trees, pairs and databases that several tests use."""
