@@ -15,8 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from random_model import write_random_model
-
+from bench.random_model import write_random_model
 from common.files import InputError, run_script, write_json
 
 

@@ -16,8 +16,7 @@ import sys
 import time
 from statistics import median
 
-from reward_training import figure, forget_peak, load_questions, peak_mb, train_settings
-
+from bench.reward_training import figure, forget_peak, load_questions, peak_mb, train_settings
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from reward.data import Question

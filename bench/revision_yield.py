@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tree_growth import choose
-
+from bench.tree_growth import choose
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from tree import prompts, run_pipeline

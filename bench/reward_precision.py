@@ -13,8 +13,7 @@ import argparse
 import time
 from statistics import fmean, median
 
-from reward_training import describe, load_questions
-
+from bench.reward_training import describe, load_questions
 from common.files import run_script
 from common.model_folder import check_model_folder
 from reward.metrics import reward_differences, wins

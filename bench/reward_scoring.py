@@ -16,8 +16,7 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from reward_training import choose_questions, describe, figure, forget_peak, peak_mb
-
+from bench.reward_training import choose_questions, describe, figure, forget_peak, peak_mb
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from reward.data import Question

@@ -34,8 +34,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import median
 
-from sql_execution import Candidate, common_task
-
+from bench.sql_execution import Candidate, common_task
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from tree import prompts, run_pipeline

@@ -73,7 +73,7 @@ def chromium(*flags: str) -> Iterator:
 
 
 def mutated(gold: str, picks: random.Random) -> str:
-    from sql_execution import MUTATIONS
+    from bench.sql_execution import MUTATIONS
 
     for mutate in picks.sample(MUTATIONS, picks.choice((1, 1, 2))):
         gold = mutate(gold)

@@ -38,7 +38,7 @@ function drawQuestion(row, tree) {
     findingList(tree.findings.filter((finding) => !tree.nodes.some((node) => node.node_id === finding.node))));
 }
 
-/** The messages that asked for a node: the task, and what its revision added; see "What the files hold" in README. */
+/** The messages that asked for a node: the task, and what its revision added; see docs/formats.md. */
 function messages(tree, node) {
   const path = [];
   const known = new Map(tree.nodes.map((other) => [other.node_id, other]));

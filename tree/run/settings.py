@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--dry_run", action="store_true", help="check everything and print what would be done, without an engine")
 
     add = parser.add_argument_group("prompts").add_argument
-    add("--schema_format", choices=FORMATS, default=FORMATS[0], help="how the schema is written, see README")
+    add("--schema_format", choices=FORMATS, default=FORMATS[0], help="how the schema is written, see docs/trees.md")
     add("--no_values", action="store_true", help="do not show stored values that match the question")
     add(
         "--max_prompt_tokens",
@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
     add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
-    add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for a revision shows, see README")
+    add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a request for one shows, see docs/trees.md")
     add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
     add("--seed", type=int, default=0, help="run seed; each request derives its own")
 
