@@ -2,20 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from reward.data import PreferencePair, Question
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor) -> Tensor:
+
+def bradley_terry_loss(chosen: "Tensor", rejected: "Tensor", margin: "Tensor") -> "Tensor":
     """Loss of each pair from its two rewards, all [P]: -log sigmoid(chosen - rejected - margin).
 
     The negative log-likelihood that chosen wins (Bradley and Terry 1952), with the margin of Touvron et al. 2023
     (arXiv 2307.09288, eq. 2); TRL's RewardTrainer takes the mean of it.
     """
-    return -torch.nn.functional.logsigmoid(chosen - rejected - margin)
+    from torch.nn.functional import logsigmoid
+
+    return -logsigmoid(chosen - rejected - margin)
 
 
 def wins(difference: float) -> float:
