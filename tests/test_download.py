@@ -10,7 +10,7 @@ NOWHERE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
 def project(tmp_path):
     """A copy of what the script needs, so that it writes nowhere else."""
     shutil.copy(ROOT / "download_model.sh", tmp_path)
-    shutil.copytree(ROOT / "tree", tmp_path / "tree", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 

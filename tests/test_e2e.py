@@ -29,7 +29,7 @@ def test_all_steps_with_the_real_model(tmp_path):
     model = CACHE / MODEL
     assert model.is_dir(), f"{model} is missing; run `bash download_model.sh --small`"
     # a copy of the project, because scripts write beside themselves
-    tracked = ("tree", "reward", "eval", "data", "train.py", "evaluate.py", "add_question_id.py")
+    tracked = ("common", "tree", "reward", "eval", "data", "train.py", "evaluate.py", "add_question_id.py")
     for name in tracked:
         source = ROOT / name
         ignored = shutil.ignore_patterns("__pycache__", "demo", "train", "dev")

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench import gpu_check, packed_attention
 from common.files import write_json
-from tests.conftest import ROOT, assert_one_line_error, run_script
+from tests.conftest import assert_one_line_error, run_script
 from tree.prompts import REVISIONS
 from tree.questions import limited, load_questions
 from tree.tree_node import INITIAL, RevisionTree, tree_to_json
@@ -185,12 +186,6 @@ def test_learning_curve(dataset, tiny_model, tmp_path):
 # --- the check on a GPU ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def benches(monkeypatch):
-    """The folder of the benches, for importing one; each is a script."""
-    monkeypatch.syspath_prepend(ROOT / "bench")
-
-
 def test_gpu_check_runs_on_a_cpu(tmp_path):
     """All its stages, with a tiny model."""
     run = run_script("bench/gpu_check.sh", SIZE="tiny", OUT=str(tmp_path), WHEELS=str(tmp_path / "none"))
@@ -236,8 +231,7 @@ def test_gpu_check_shows_what_a_stopped_stage_measured(tmp_path):
     ]
 
 
-def test_gpu_check_measures_a_model_and_prompts_of_the_real_size(benches):
-    import gpu_check
+def test_gpu_check_measures_a_model_and_prompts_of_the_real_size():
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -255,8 +249,7 @@ def test_gpu_check_measures_a_model_and_prompts_of_the_real_size(benches):
     assert all(abs(len(prompt) - 2000) < 100 and len(found) == 9 for prompt, found in queries.items())
 
 
-def test_attention_that_fails_is_named_and_the_other_measured(benches, monkeypatch, capsys):
-    import packed_attention
+def test_attention_that_fails_is_named_and_the_other_measured(monkeypatch, capsys):
     import torch
 
     def seconds(model, inputs, attention):
