@@ -20,7 +20,7 @@ from pathlib import Path
 from common.files import InputError, read_json, run_script, write_json
 from common.model_folder import check_model_folder
 from tree.pairs.extraction import PairSettings, extract_pairs
-from tree.pairs.pair_files import read_trees
+from tree.tree_files import read_trees
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0

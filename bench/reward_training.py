@@ -36,7 +36,7 @@ from common.rows import iterate_json
 from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs
 from reward.settings import TrainingSettings
 from tree.pairs.extraction import PairSettings, extract_pairs
-from tree.pairs.pair_files import read_trees
+from tree.tree_files import read_trees
 
 CANDIDATES = 8  # of a question, at least
 REPEATED = (16, 32, 64)  # candidates for which memory is measured

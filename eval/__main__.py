@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.files import InputError, check_writable, read_json, run_script
+from common.files import InputError, check_writable, run_script
 from common.rows import iterate_json
 from tree.sql_utils import add_sql_flags, sql_settings
 
@@ -81,7 +81,7 @@ class Readable:
 
 def stored_trees(paths: Sequence[str]) -> Iterator[tuple[str, int, dict]]:
     """(file, number in it, stored object) of every tree, one in memory at a time. Raises InputError for others."""
-    from tree.tree_form import is_tree
+    from tree.tree_files import is_tree
 
     for path in paths:
         number = -1
@@ -101,9 +101,10 @@ def check_stored(args: argparse.Namespace, verification) -> Readable:
     """Everything that can be seen without a database, in trees and pairs. Raises InputError for a missing database."""
     from tqdm import tqdm
 
-    from eval.verify import Finding, check_tree
+    from eval.verify import check_tree
     from eval.verify_pairs import check_pairs, check_sides, read_pairs
     from tree.sql_utils import check_database, database_path
+    from tree.tree_files import Finding
 
     pairs, readable, first = read_pairs(args.pairs), Readable(), {}
     verification.counts["pairs"] = pairs.count
@@ -137,13 +138,6 @@ def check_stored(args: argparse.Namespace, verification) -> Readable:
     return readable
 
 
-def empty_gold_allowed(tree_file: str) -> bool:
-    """Whether the trees were grown with --keep_empty_gold, from the manifest beside them."""
-    path = Path(tree_file).with_name("manifest.json")
-    arguments = read_json(path, dict).get("arguments") if path.is_file() else None
-    return isinstance(arguments, dict) and arguments.get("keep_empty_gold") is True
-
-
 # --- second pass: executing -------------------------------------------------------------------------------------------
 
 
@@ -157,10 +151,11 @@ async def execute_again(args: argparse.Namespace, readable: Readable, verificati
     from eval.verify import LOST, check_gold, check_verdict
     from tree.sql.cache import cache_folder
     from tree.sql_utils import Executor, database_path, sql_settings
+    from tree.tree_files import run_arguments
     from tree.tree_node import tree_from_json
 
     sql = sql_settings(args)
-    empty_allowed = {path: empty_gold_allowed(path) for path in args.tree_file}
+    empty_allowed = {path: run_arguments(path).get("keep_empty_gold") is True for path in args.tree_file}
     trees = (tree for tree in stored_trees(args.tree_file) if tree[:2] in readable.places)
     with (
         Executor(sql.workers, sql.timeout, perturbed=cache_folder("perturbed")) as executor,

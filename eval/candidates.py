@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import InputError, read_json
+from common.files import InputError
 from common.rows import fit_row, iterate_json
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
-from tree.pairs.pair_files import read_trees
 from tree.run.prompt_settings import PromptSettings
 from tree.sql.results import Result
+from tree.tree_files import read_trees, run_arguments
 from tree.tree_node import Question, RevisionTree
 
 HOW = "expected all_trees.json of step 4.1, or a list of {question_id, db_id, question, evidence, candidates}"
@@ -79,8 +79,7 @@ def _of_row(path: str, number: int, row: object) -> Asked:
 
 def warn_of_redraws(path: str) -> None:
     """Say so when the trees' manifest tells that wrong repeats were drawn again, which helps votes."""
-    manifest = Path(path).parent / "manifest.json"
-    if manifest.is_file() and read_json(manifest, dict).get("arguments", {}).get("redraws"):
+    if run_arguments(path).get("redraws"):
         print(
             f"warning: {path}: repeated wrong queries were drawn again when these trees grew, so votes come out too "
             "well; grow trees for evaluation with --redraws 0"

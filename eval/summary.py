@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.files import InputError, read_json, run_script
 from common.rows import read_rows
-from tree.pairs.pair_files import read_trees
+from tree.tree_files import read_trees
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from common.tables import markdown
-from eval.verify import Finding
+from tree.tree_files import Finding
 from tree.tree_node import RevisionTree
 
 LONGEST = 2_000  # characters of a value in the report

@@ -10,8 +10,9 @@ from pathlib import Path
 from common.files import InputError, read_json
 from common.manifest import pair_manifest_path
 from common.rows import iterate_rows
-from eval.verify import Checked, Finding
+from eval.verify import Checked
 from tree.pairs.extraction import STRATEGIES, certain_pairs, fragile_nodes, reach_of
+from tree.tree_files import Finding
 from tree.tree_node import RevisionTree
 
 MERGED = ("final_data_train.manifest.json", "final_data_train.json", "final_data_test.json")

@@ -1,4 +1,7 @@
-"""Revision trees as data: nodes, trees, revision distance, to and from JSON.  Pure: no I/O, no SQL, no model."""
+"""Revision trees as data: nodes, trees, revision distance, to and from JSON.
+
+Pure: reading and checking files is in `tree.tree_files`; nothing here runs SQL or a model.
+"""
 
 import math
 from collections import defaultdict, deque
@@ -26,9 +29,9 @@ class Question:
 class TreeNode:
     """One SQL query of a tree; the edge to `parent_id` is one revision (or a first attempt, from `node_initial`).
 
-    `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of DESIGN's closed set of execution
-    outcomes. `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order
-    (None in files that do not say). `flags` are reasons to doubt the verdict, see `tree.sql.results.FLAGS`.
+    `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of `tree.sql.results.OUTCOMES`.
+    `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order (None in files
+    that do not say). `flags` are reasons to doubt the verdict, see `tree.sql.results.FLAGS`.
     `input_seq` is what the request for this node's revision added to the prompt, "" when it was never revised (or when
     the revision is another attempt at the bare task); see `RevisionTree.revision`.
     `tokens` is how many tokens writing it took, None in files that do not say.
@@ -146,7 +149,7 @@ def _revisions_to(goals: Iterable[str], nodes: Mapping[str, TreeNode]) -> dict[s
 
 
 def tree_to_json(tree: RevisionTree) -> dict:
-    """The tree as one JSON object of DESIGN's format, distances computed."""
+    """The tree as one JSON object as docs/formats.md describes it, distances computed."""
     question, distances = tree.question, revision_distances(tree.nodes)
     return {
         "question_id": question.question_id,
@@ -187,7 +190,8 @@ def _node_to_json(node: TreeNode, distance: int | None) -> dict:
 def tree_from_json(content: dict) -> RevisionTree:
     """The tree of one JSON object. Accepts `gold_sql` for `SQL` and 999 for an unreached distance.
 
-    Stored distances are kept as they are (verification compares them). Raises ValueError naming what is missing.
+    Where `children_ids` is missing, children are the nodes that name their parent. Stored distances are kept as they
+    are (verification compares them). Raises ValueError naming what is missing.
     """
     try:
         question = Question(
@@ -198,16 +202,22 @@ def tree_from_json(content: dict) -> RevisionTree:
             sql=content["SQL"] if "SQL" in content else content["gold_sql"],
             difficulty=content.get("difficulty") or "",
         )
-        nodes = {node_id: _node_from_json(node_id, node) for node_id, node in content["nodes"].items()}
+        children: dict[str, list[str]] = {}
+        for node_id, node in content["nodes"].items():
+            children.setdefault(node["parent_id"], []).append(node_id)
+        nodes = {
+            node_id: _node_from_json(node_id, node, children.get(node_id, []))
+            for node_id, node in content["nodes"].items()
+        }
         initial = content.get("node_initial") or {}
         prompt, shortened = initial.get("input_seq", ""), list(initial.get("shortened", ()))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a revision tree ({type(error).__name__}: {error})") from None
-    ways = content.get("feedback", "own"), content.get("revision", "chat")
-    return RevisionTree(question, prompt, *ways, nodes, shortened)
+    feedback, revision = content.get("feedback", "own"), content.get("revision", "chat")
+    return RevisionTree(question, prompt, feedback, revision, nodes, shortened)
 
 
-def _node_from_json(node_id: str, node: dict) -> TreeNode:
+def _node_from_json(node_id: str, node: dict, children: list[str]) -> TreeNode:
     distance = node.get("revision_distance")
     return TreeNode(
         node_id=node_id,
@@ -223,6 +233,6 @@ def _node_from_json(node_id: str, node: dict) -> TreeNode:
         tokens=node.get("tokens"),
         input_seq=node.get("input_seq", ""),
         duplicate_of=node.get("duplicate_of"),
-        children_ids=list(node.get("children_ids", ())),
+        children_ids=list(node.get("children_ids", children)),
         revision_distance=None if distance == UNREACHED_IN_OLD_FILES else distance,
     )

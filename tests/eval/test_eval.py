@@ -22,7 +22,7 @@ from tree.sql.results import Execution
 from tree.sql.sandbox import Limits
 from tree.sql.verdict import judge
 from tree.tree_builder import feedback_text
-from tree.tree_form import is_tree
+from tree.tree_files import is_tree
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_from_json, tree_to_json
 
 GOLD = "SELECT COUNT(*) FROM product"

@@ -386,8 +386,9 @@ def test_trees_without_a_manifest_are_a_whole_run(grown, tmp_path):
 def test_a_single_tree_and_an_old_one(grown):
     tree = read(grown / "all_trees.json")[0]
     tree["gold_sql"] = tree.pop("SQL")
+    del tree["revision"]
     for node in tree["nodes"].values():
-        del node["outcome"], node["flags"]
+        del node["outcome"], node["flags"], node["children_ids"]
     (grown / "all_trees.json").write_text(json.dumps(tree))
     run = extract(grown, "--match", "ex")
     assert run.returncode == 0, run.stderr
@@ -410,20 +411,20 @@ def spoiled(**change) -> str:
         ("[]", ["an empty list"]),
         ("7", ["expected a JSON list"]),
         ("[7]", ["tree 0", "not a revision tree"]),
-        ('[{"prompt": []}]', ["tree 0", "question_id", "python -m eval"]),
-        (spoiled(question_id="7"), ["tree 1", "question_id is str, expected int"]),
-        (spoiled(difficulty=3), ["tree 1", "difficulty is int, expected str"]),
+        ('[{"prompt": []}]', ["tree 0", "not a revision tree", "tree/run_parallel.sh"]),
+        (spoiled(question_id="7"), ["tree 1", "question_id is '7', expected int", "python -m eval"]),
+        (spoiled(difficulty=3), ["tree 1", "difficulty is 3, expected str"]),
         (spoiled(question="\ud83d"), ["row 1", "'question' holds half of a surrogate pair"]),
-        (spoiled(node_initial={}), ["tree 1", "prompt"]),
-        (spoiled(node="node_2_0", d="2"), ["tree 1", "node_2_0", "d is str, expected int"]),
-        (spoiled(node="node_2_0", is_correct="yes"), ["tree 1", "node_2_0", "is_correct is str, expected bool"]),
-        (spoiled(node="node_1_0", parent_id=["node_initial"]), ["tree 1", "node_1_0", "parent_id is list"]),
-        (spoiled(node="node_2_0", generated_sql=None), ["tree 1", "node_2_0", "generated_sql is NoneType"]),
-        (spoiled(node="node_2_0", duplicate_of="node_9_9"), ["tree 1", "node_2_0", "duplicate_of names node_9_9"]),
+        (spoiled(node_initial={"input_seq": " ", "shortened": []}), ["tree 1", "prompt"]),
+        (spoiled(node="node_2_0", d="2"), ["tree 1", "node_2_0", "d is '2', expected int"]),
+        (spoiled(node="node_2_0", is_correct="yes"), ["tree 1", "node_2_0", "is_correct is 'yes', expected bool"]),
+        (spoiled(node="node_1_0", parent_id=["node_initial"]), ["tree 1", "node_1_0", "parent_id is"]),
+        (spoiled(node="node_2_0", generated_sql=None), ["tree 1", "node_2_0", "generated_sql is None"]),
+        (spoiled(node="node_2_0", duplicate_of="node_9_9"), ["tree 1", "node_2_0", "duplicate_of is 'node_9_9'"]),
         (spoiled(node="node_1_0", children_ids=[["node_2_0"]]), ["tree 1", "node_1_0", "children_ids"]),
         (spoiled(node="node_1_0", parent_id="node_9_9"), ["tree 1", "node_1_0", "node_9_9"]),
-        (spoiled(node="node_2_0", d=1), ["tree 1", "node_2_0", "one level below"]),
-        (spoiled(node="node_1_0", children_ids=["node_2_5"]), ["tree 1", "node_1_0", "children_ids"]),
+        (spoiled(node="node_2_0", d=1), ["tree 1", "node_2_0", "depth is 1, expected 2"]),
+        (spoiled(node="node_1_0", children_ids=["node_2_5"]), ["tree 1", "node_1_0", "children is"]),
     ],
 )
 def test_bad_trees_are_named_and_nothing_is_written(grown, content, words):
