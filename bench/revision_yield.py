@@ -25,7 +25,7 @@ from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, 
 from tree.questions import load_questions
 from tree.run.preflight import Work, check_gold, prepare_prompts
 from tree.run.yields import Yield
-from tree.sql.sql_text import canonical_sql
+from tree.sql.canonical import canonical_sql
 from tree.sql_utils import Executor, check_database, database_path
 from tree.tree_builder import feedback_text, node_seed
 

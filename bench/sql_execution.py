@@ -31,7 +31,7 @@ from statistics import median
 
 from common.files import InputError, run_script
 from common.rows import read_rows
-from tree.sql.sandbox import connect
+from tree.sql.database_file import connect
 from tree.sql_utils import Executor, check_database, database_path
 
 SLOW = 0.005  # seconds

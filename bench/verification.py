@@ -30,8 +30,8 @@ from common.rows import read_rows
 from eval.__main__ import main as verify
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.sql.cache import cache_folder
+from tree.sql.canonical import first_equal
 from tree.sql.results import Verdict
-from tree.sql.sql_text import first_equal
 from tree.sql_utils import Executor, check_database, database_path
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tree.prompts import AGAIN
+from tree.sql.canonical import first_equal
 from tree.sql.results import BY_CHANCE, FRAGILE, Execution, Verdict
-from tree.sql.sql_text import first_equal
 from tree.tree_files import Finding, check_form, of_today
 from tree.tree_node import RevisionTree, TreeNode, revision_distances
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tree.sql.results import SHOWN_ROWS, Row, show_value
-from tree.sql.sql_text import first_word
-from tree.sql.sql_tokens import KEYWORDS, TOKEN, tokens
+from tree.sql.tokens import KEYWORDS, TOKEN, first_word, tokens
 
 TASK = """\
 You write SQL for SQLite. Answer the question with one SELECT query over the database below. \

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tree import prompts
 from tree.prompts import Attempt, Message
+from tree.sql.canonical import canonical_sql
 from tree.sql.results import Verdict
-from tree.sql.sql_text import canonical_sql
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
 Sample = Callable[[Sequence[Message], int, int], Awaitable[list[prompts.Reply]]]

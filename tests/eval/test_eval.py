@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from common.files import InputError
 from eval import __main__ as verification
 from eval.verify import check_tree, check_verdict
+from tests.builders import verdict_here
 from tests.conftest import assert_one_line_error, make_database, run_script
 from tests.tree.test_tree_builder import growths, tree_of
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.run.databases import database_fingerprints
-from tree.sql.gold_cache import GoldCache
+from tree.sql.cache import GoldCache
+from tree.sql.guarded import Limits
 from tree.sql.results import Execution
-from tree.sql.sandbox import Limits
 from tree.sql.verdict import judge
 from tree.tree_builder import feedback_text
 from tree.tree_files import is_tree
@@ -327,8 +328,7 @@ def all_findings(content: dict, shop) -> list:
     checked = check_tree(content)
     found = list(checked.findings)
     for node in checked.tree.nodes.values() if checked.tree else ():
-        limits, gold = Limits(5.0, 10**9), checked.tree.question.sql
-        verdict = judge(str(shop), node.generated_sql, gold, limits, GoldCache(None), perturbed=shop.parent)
+        verdict = verdict_here(shop, node.generated_sql, checked.tree.question.sql, shop.parent)
         found += check_verdict(node, content["nodes"][node.node_id], verdict, instances=True)
     return found
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tree import prompts
 from tree.prompts import REVISIONS, Reply
+from tree.sql.canonical import canonical_sql
 from tree.sql.results import Execution, Verdict
-from tree.sql.sql_text import canonical_sql
 from tree.tree_builder import Growth, grow, node_seed
 from tree.tree_node import Question, tree_to_json
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tree.sql.sql_text import canonical_sql
+from tree.sql.canonical import canonical_sql
 from tree.tree_node import (
     INITIAL,
     Question,

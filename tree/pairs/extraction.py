@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from common.files import InputError
 from tree.prompts import AGAIN
+from tree.sql.canonical import canonical_sql
 from tree.sql.results import FRAGILE
-from tree.sql.sql_text import canonical_sql
 from tree.tree_node import RevisionTree, TreeNode, explored_levels, revision_distances
 
 RELATIONS = ("parent", "child", "sibling", "baseline")

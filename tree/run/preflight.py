@@ -162,7 +162,7 @@ def read_schemas(work: Work, db_root: str) -> None:
 
     from tree.schema.descriptions import read_descriptions
     from tree.schema.read import read_schema
-    from tree.sql.sandbox import opened
+    from tree.sql.database_file import opened
     from tree.sql.table_info import is_unicode, list_tables
     from tree.sql_utils import database_path
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from tree.schema.descriptions import Description, explains_codes
 from tree.sql.results import show_value
-from tree.sql.sql_text import delimited, literal
-from tree.sql.sql_tokens import KEYWORDS, TRUTH
 from tree.sql.table_info import Problems, TableInfo, by_scan, list_tables, reason
+from tree.sql.tokens import KEYWORDS, TRUTH, delimited, literal
 
 EXAMPLES = 3  # values shown of a column
 LONG_EXAMPLES = 1  # of which long ones
@@ -68,7 +67,7 @@ def read_schema(
     """The tables and views of a database, without what cannot be read, which is added to `problems`, and without the
     inner tables of virtual ones. `descriptions` are those of (table, column).
 
-    The connection is one of `tree.sql.sandbox.connect`. Raises sqlite3.DatabaseError for a file that SQLite refuses.
+    The connection is one of `database_file.connect`. Raises sqlite3.DatabaseError for a file that SQLite refuses.
     """
     found = []
     problems = {} if problems is None else problems

@@ -18,9 +18,9 @@ from rapidfuzz import fuzz, process
 from common.files import InputError
 from tree.schema.read import quoted
 from tree.sql.cache import building, fingerprint
-from tree.sql.sandbox import connect
-from tree.sql.sql_text import delimited, literal
+from tree.sql.database_file import connect
 from tree.sql.table_info import ColumnInfo, Problems, list_tables, reason
+from tree.sql.tokens import delimited, literal
 
 FORMAT = 2  # of the index; one of another format is built anew
 MAX_DISTINCT = 100_000  # cells of one column

@@ -2,13 +2,20 @@
 changes that are not in it.  Formats: https://www.sqlite.org/fileformat.html.
 """
 
+import contextlib
 import shlex
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
+
+from common.files import InputError
 
 MAGIC = b"SQLite format 3\0"
 HEADER = 100  # bytes of a database
 MIN_PAGE = 512  # bytes
 WAL_HEADER = 32  # bytes; changes follow
+FIX = "download or build it again"
 
 
 def no_database(path: Path) -> str:
@@ -60,3 +67,31 @@ def _first_byte(path: Path) -> bytes:
 def _advice(journal: Path, database: Path, sql: str) -> str:
     place = journal.name if journal.parent == database.parent else journal
     return f'unfinished changes in {place}; run: sqlite3 {shlex.quote(str(database))} "{sql}"'
+
+
+# --- reading it ----------------------------------------------------------------------------------------------------
+
+
+def connect(path: str | Path) -> sqlite3.Connection:
+    """A read-only, immutable connection. Text that is not UTF-8 comes back with surrogates, so no byte is lost."""
+    address = f"file:{quote(str(Path(path).resolve()))}?mode=ro&immutable=1"
+    # no statement cache: the authorizer must see every query
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, cached_statements=0)
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    return connection
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
+    """A connection as of `connect`. What SQLite says against the file in the block becomes an InputError."""
+    try:
+        with contextlib.closing(connect(path)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise refusal(path, error) from error
+
+
+def refusal(path: str | Path, error: sqlite3.Error) -> InputError:
+    """The error for a file that this SQLite refuses as a whole."""
+    newer = f", or use a Python with a newer SQLite than {sqlite3.sqlite_version}"
+    return InputError(f"{path}: {error}; {FIX}{newer if 'schema' in str(error) else ''}")

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from common.files import InputError
 from tree.sql.cache import building, fingerprint
-from tree.sql.sql_text import delimited
 from tree.sql.table_info import Problems
 from tree.sql.table_sample import Row, Table, alike, insert_rows, read_tables
+from tree.sql.tokens import delimited
 
 INSTANCES = ("half_0", "half_1", "shuffled")
 EDITION = "1"  # of the rules in this file: instances made by others are not taken for these
@@ -132,7 +132,7 @@ def shuffled(table: Table) -> list[Row]:
 
 
 def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Callable[[], bool]) -> Problems:
-    """Write the instances of an open database (see `tree.sql.sandbox.connect`) to `files`, in the order of INSTANCES.
+    """Write the instances of an open database (see `database_file.connect`) to `files`, in the order of INSTANCES.
 
     Each file is whole or absent, and any number of processes may build it. `is_current` says, once the database is
     read, whether `files` are still those for what it holds. Returns what they lack because it cannot be read. Raises

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tree.sql.sql_text import delimited
+from tree.sql.tokens import delimited
 
 # (table or view, column) -> why it cannot be read; the column is "" where the whole table cannot
 Problems = dict[tuple[str, str], str]
@@ -58,7 +58,7 @@ class TableInfo:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether text can be bound and written; other bytes come as surrogates, see `tree.sql.sandbox.connect`."""
+    """Whether text can be bound and written; other bytes come as surrogates, see `tree.sql.database_file.connect`."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -70,7 +70,7 @@ def left_out(db_id: str, table: str, column: str, why: str) -> str:
 
 
 def list_tables(connection: sqlite3.Connection) -> list[TableInfo]:
-    """The tables and views of a database (see `tree.sql.sandbox.connect`) in their stored order, without SQLite's own.
+    """The tables and views of a database (see `database_file.connect`) in their stored order, without SQLite's own.
 
     Readable is what a query on it can be prepared for: no row is read, so damaged pages are not seen. Raises
     sqlite3.DatabaseError for a file that SQLite refuses as a whole.

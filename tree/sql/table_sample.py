@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tree.sql.sql_text import delimited
 from tree.sql.table_info import ColumnInfo, Problems, TableInfo, is_unicode, list_tables, reason
+from tree.sql.tokens import delimited
 
 ROWS = 5_000  # taken of a table, beside those that the rows taken refer to
 BLOCKS = 10  # of neighbouring rows, which often belong together, that the rows of a larger table are taken in

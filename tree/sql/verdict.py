@@ -7,27 +7,27 @@ its database, see `tree.sql.perturbed`.
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tree.sql.cache import State, file_state
-from tree.sql.gold_cache import GoldCache
+from tree.sql.cache import GoldCache, State, file_state
+from tree.sql.canonical import canonical_sql
+from tree.sql.guarded import Limits
 from tree.sql.perturbed import instance_files
-from tree.sql.results import BY_CHANCE, RAN, Execution, Result, Row, Verdict
-from tree.sql.sandbox import NO_SUCH, Limits, run
-from tree.sql.sql_text import canonical_sql, orders_rows, returns_constants
-from tree.sql.sql_tokens import TOKEN
+from tree.sql.query_text import orders_rows, returns_constants
+from tree.sql.results import BY_CHANCE, FRAGILE, RAN, Execution, Result, Row, Verdict
+from tree.sql.sandbox import NO_SUCH, run
+from tree.sql.tokens import TOKEN
 
 GOLD_KEPT = 2048  # gold results per worker, more than there are trees in flight, on the database and its instances
-DEAR = 0.01  # seconds of a gold query from which its result is always kept on disk
+SLOW = 0.01  # seconds of a gold query from which its result is always kept on disk
 GOLD_ROWS_KEPT = 5_000  # larger ones are read from disk for each candidate
 INSTANCE_TIMEOUT = 5.0  # seconds of a query on a perturbed instance, where nearly all take less than 0.01
 INSTANCE_STEPS = 50_000_000  # of a query on a perturbed instance, about a second
 
 
 def run_gold(path: str, sql: str, limits: Limits, cache: GoldCache, keep: bool) -> tuple[Execution, list[Row]]:
-    """A gold query's execution and rows, from disk or by running it; then kept on disk if `keep`, or if it is dear.
+    """A gold query's execution and rows, from disk or by running it; then kept on disk if `keep`, or if it is slow.
 
     A quick result is run again sooner than its file is made. Nothing is kept of a database that changed meanwhile.
     """
@@ -35,7 +35,7 @@ def run_gold(path: str, sql: str, limits: Limits, cache: GoldCache, keep: bool) 
     if kept := cache.load(place):
         return kept
     execution, rows = run(path, sql, limits)
-    if (keep or execution.seconds > DEAR or len(rows) > GOLD_ROWS_KEPT) and cache.place(path, sql) == place:
+    if (keep or execution.seconds > SLOW or len(rows) > GOLD_ROWS_KEPT) and cache.place(path, sql) == place:
         cache.keep(place, (execution, rows))
     return execution, rows
 
@@ -59,15 +59,13 @@ def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[
 
 
 def judge(
-    path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path | None = None
+    path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, lost_gold: Execution | None = None
 ) -> Verdict:
     """Run a candidate ("" for a reply without SQL) and compare its rows with gold's.
 
-    With the folder `perturbed`, one that is right is also run on the perturbed instances there, if the database has
-    any, and gets the flag `fragile` when it is right only by coincidence.
+    `lost_gold` is the execution of gold that is known not to run; it is not tried again.
     """
-    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
-    # what a task sends back is the shown rows only, of gold too
+    gold, gold_rows, gold_set = (lost_gold, [], None) if lost_gold else gold_result(path, gold_sql, limits, cache)
     if not sql:
         return Verdict(Execution("no_sql"), gold, False, False)
     gold_ran = gold.outcome in RAN
@@ -77,18 +75,15 @@ def judge(
     if gold.outcome == execution.outcome == "empty":
         execution = replace(execution, flags=(*execution.flags, "both_empty"))
     ex = set(rows) == gold_set
-    verdict = Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, lambda: orders_rows(gold_sql)))
-    if ex and perturbed and is_fragile(path, sql, gold_sql, verdict, limits, cache, perturbed):
-        return marked_fragile(verdict)
-    return verdict
+    return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, gold_sql))
 
 
-def same_rows(rows: list[Row], gold_rows: list[Row], ordered: Callable[[], bool]) -> bool:
-    """Whether two results hold the same rows equally often, and in the same order when `ordered()`.
+def same_rows(rows: list[Row], gold_rows: list[Row], gold_sql: str) -> bool:
+    """Whether two results hold the same rows equally often, and in the same order when gold orders.
 
-    `ordered` is asked only when it matters: parsing gold costs more than running most queries.
+    Gold is read for its ORDER BY only when it matters: that costs more than running most queries.
     """
-    return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not ordered())
+    return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not orders_rows(gold_sql))
 
 
 # --- whole results --------------------------------------------------------------------------------------------------
@@ -129,7 +124,7 @@ def instance_limits(limits: Limits) -> Limits:
 
 def marked_fragile(verdict: Verdict) -> Verdict:
     """The verdict on a candidate that is right only by coincidence."""
-    return replace(verdict, execution=replace(verdict.execution, flags=(*verdict.execution.flags, "fragile")))
+    return replace(verdict, execution=replace(verdict.execution, flags=(*verdict.execution.flags, FRAGILE)))
 
 
 def is_fragile(
@@ -188,18 +183,19 @@ def ties_broken(sql: str, columns: int, direction: str) -> str:
     """The query with every LIMIT's rows ordered by their values too: all `columns` of the outermost query's rows, the
     first one of an inner query's.
     """
-    ordered, text, end = [False], "", 0  # whether the query in each open parenthesis has had its ORDER BY
+    parts, start = [], 0
+    has_order = [False]  # of the query itself and of the one in each open parenthesis: whether its ORDER BY came
     for match in TOKEN.finditer(sql):
         word = match.group().lower()
         if word == "(":
-            ordered.append(False)
+            has_order.append(False)
         elif word == ")":
-            ordered = ordered[:-1] or [False]
+            has_order = has_order[:-1] or [False]
         elif word in ("select", "order"):
-            ordered[-1] = word == "order"
+            has_order[-1] = word == "order"
         elif word == "limit":
-            numbers = range(1, columns + 1 if len(ordered) == 1 else 2)
-            keys = ", ".join(f"{number} {direction}" for number in numbers)
-            text += sql[end : match.start()] + (", " if ordered[-1] else "ORDER BY ") + keys + " "
-            end = match.start()
-    return text + sql[end:]
+            sorted_by = columns if len(has_order) == 1 else 1
+            keys = ", ".join(f"{number} {direction}" for number in range(1, sorted_by + 1))
+            parts += [sql[start : match.start()], ", " if has_order[-1] else "ORDER BY ", keys, " "]
+            start = match.start()
+    return "".join(parts) + sql[start:]

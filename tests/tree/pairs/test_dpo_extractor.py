@@ -22,7 +22,7 @@ from tree.pairs.extraction import (
     hardness,
     within_caps,
 )
-from tree.sql.sql_text import canonical_sql
+from tree.sql.canonical import canonical_sql
 from tree.tree_node import INITIAL, RevisionTree, explored_levels, revision_distances, tree_to_json
 
 EVERY = PairSettings(match="ex", keep_fragile=True, max_pairs=0, max_per_relation=0)

@@ -12,8 +12,8 @@ from tests.strange_databases import REFUSED, STRANGE, make_strange
 from tree.schema.descriptions import Description
 from tree.schema.read import Column, ForeignKey, Table, quoted, read_schema
 from tree.schema.write import FORMATS, SHORTENINGS, Shortening, likely_tables, schema_text, shorten
-from tree.sql.sandbox import connect
-from tree.sql.sql_tokens import KEYWORDS
+from tree.sql.database_file import connect
+from tree.sql.tokens import KEYWORDS
 
 HARD = """
 CREATE TABLE "group" ("School Name" TEXT, "Charter (Y/N)" INTEGER, city TEXT, note BLOB,

@@ -16,17 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.builders import verdict_here
 from tests.conftest import ROOT, make_database
 from tests.strange_databases import STRANGE as UNREADABLE
 from tests.strange_databases import make_strange
-from tree.sql import sandbox, table_sample
+from tree.sql import table_sample
 from tree.sql import verdict as verdict_room
-from tree.sql.gold_cache import GoldCache
+from tree.sql.database_file import connect
+from tree.sql.guarded import GuardedDatabase
 from tree.sql.perturbed import INSTANCES, build, instance_files
+from tree.sql.query_text import returns_constants
 from tree.sql.results import FLAGS
-from tree.sql.sandbox import Limits, connect
-from tree.sql.sql_text import returns_constants
-from tree.sql.verdict import judge, ties_broken
+from tree.sql.verdict import ties_broken
 from tree.sql_utils import Executor
 
 CINEMA = """
@@ -234,7 +235,7 @@ def test_strange_databases_have_instances(tmp_path, monkeypatch, name):
         assert before == 0 or name == "virtual" or rows_of(file, "SELECT COUNT(*) FROM sqlite_master")[0][0] > 0
         if name in ("circle", "affinity", "bytes"):
             assert rows_of(file, "PRAGMA foreign_key_check") == []
-        sandbox.Database(str(file))
+        GuardedDatabase(str(file))
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -247,7 +248,7 @@ def test_what_cannot_be_read_is_left_out(tmp_path, name):
     assert {table for table, _ in problems} <= {table for table, _ in strange.unread} and all(problems.values())
     assert rows_of(files[2], "SELECT COUNT(*) FROM t") == [(3,)]
     for file in files:
-        sandbox.Database(str(file))
+        GuardedDatabase(str(file))
 
 
 @pytest.mark.parametrize("name", ["bytes", "strict", "generated", "without rowid", "sequence", "utf-16"])
@@ -299,7 +300,7 @@ def test_a_changed_database_has_no_instances_yet(tmp_path):
 
 
 def flags(path: Path, folder: Path | None, gold: str, sql: str) -> tuple[str, ...]:
-    verdict = judge(str(path), sql, gold, Limits(5.0, 10**9), GoldCache(None), folder)
+    verdict = verdict_here(path, sql, gold, folder)
     assert verdict.ex, verdict
     assert all(flag in FLAGS for flag in verdict.execution.flags)
     return verdict.execution.flags
@@ -535,7 +536,7 @@ def test_random_tables(content):
         assert not set(rows_of(files["half_0"], "SELECT id FROM c")) & set(rows_of(files["half_1"], "SELECT id FROM c"))
         for one, other in PAIRS:
             for gold, sql in ((one, other), (other, one)):
-                verdict = judge(str(path), sql, gold, Limits(5.0, 10**9), GoldCache(None), Path(place))
+                verdict = verdict_here(path, sql, gold, Path(place))
                 assert not (verdict.ex and "fragile" in verdict.execution.flags), (gold, sql)
             rows = rows_of(path, one)
             values = ", ".join(f"({', '.join('NULL' if v is None else repr(v) for v in row)})" for row in rows)

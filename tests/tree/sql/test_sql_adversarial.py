@@ -10,10 +10,10 @@ import os
 import pickle
 import resource
 import sqlite3
-import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,16 +22,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
+from tests.builders import verdict_here as judge
 from tests.conftest import run_script
 from tests.shop import SHOP, make_database
 from tree import sql_utils
-from tree.sql.gold_cache import GoldCache
+from tree.sql.guarded import STEPS_PER_CHECK, Limits, watch
 from tree.sql.results import OUTCOMES, Execution, Verdict
-from tree.sql.sandbox import SHOWN_LENGTH, STEPS_PER_CHECK, Limits
+from tree.sql.sandbox import SHOWN_LENGTH
 from tree.sql.sandbox import run as run_in_process
-from tree.sql.temporary_files import watch
-from tree.sql.verdict import judge as judge_in_process
-from tree.sql_utils import WORKER_FILE, WORKER_MEMORY, Executor, _alarm
+from tree.sql.worker import WORKER_FILE, WORKER_MEMORY, alarm
+from tree.sql_utils import STOPPED, Executor
 
 STEPS = 50_000_000
 HARD_WAIT = 60  # seconds; only says that a query came back at all
@@ -467,7 +467,7 @@ HANGING = "SELECT replace(hex(zeroblob(7900000)), '0', 'a') GLOB '*" + "a" * 40_
 
 def _hang(seconds: float) -> None:
     """In a worker: outlive an alarm."""
-    with _alarm(seconds):
+    with alarm(seconds):
         time.sleep(30)
 
 
@@ -489,7 +489,7 @@ def test_the_alarm_kills_a_worker_that_hangs(warehouse):
         await executor.execute(warehouse, "SELECT 1")
         hangs = await executor.execute(warehouse, HANGING)
         well = await executor.execute(warehouse, "SELECT 1")
-        sleeps = await executor._guard(_hang, lambda lost: lost, 0.5)
+        sleeps = await executor._send(_hang, 0.5)
         return [hangs.outcome, well.outcome, sleeps.outcome, (await executor.execute(warehouse, "SELECT 1")).outcome]
 
     with Executor(workers=1, timeout=0.3) as executor:
@@ -501,13 +501,14 @@ def quick_death(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """Workers are killed half a second past the limit; how often one was, for which task."""
     deaths: Counter = Counter()
 
-    def killed(outcome: str, error: str = "", **fields) -> Execution:
-        if error == sql_utils.STOPPED:
-            deaths[sys._getframe(1).f_locals["task"].__name__] += 1
-        return Execution(outcome, error, **fields)
+    async def counted(self: Executor, task: Callable, *arguments, **settings):
+        found = await send(self, task, *arguments, **settings)
+        deaths.update([task.__name__] if isinstance(found, Execution) and found.error == STOPPED else [])
+        return found
 
+    send = Executor._send
+    monkeypatch.setattr(Executor, "_send", counted)
     monkeypatch.setattr(sql_utils, "KILL_AFTER", 0.5)
-    monkeypatch.setattr(sql_utils, "Execution", killed)
     return deaths
 
 
@@ -528,7 +529,7 @@ def verdicts_of(executor: Executor, path: Path, sqls: list[str], gold: str) -> l
 def test_a_candidate_that_hangs_alone_takes_its_time_once(warehouse, quick_death):
     with Executor(workers=1, timeout=0.3) as executor:
         assert verdicts_of(executor, warehouse, [HANGING], GOLD) == [("timeout", False, "ok")]
-    assert quick_death == {"_judge_all": 1}
+    assert quick_death == {"judge_all": 1}
 
 
 def test_candidates_that_hang_take_their_time_twice_at_most_and_their_neighbours_once(warehouse, quick_death):
@@ -542,7 +543,7 @@ def test_candidates_that_hang_take_their_time_twice_at_most_and_their_neighbours
             ("no_sql", False, "ok"),
             ("ok", True, "ok"),
         ]
-    assert quick_death == {"_judge_all": 3}  # all together, then the two alone
+    assert quick_death == {"judge_all": 3}  # all together, then the two alone
 
 
 def test_gold_that_hangs_is_run_twice_at_most(warehouse, quick_death):
@@ -551,7 +552,7 @@ def test_gold_that_hangs_is_run_twice_at_most(warehouse, quick_death):
             found = verdicts_of(executor, warehouse, [GOLD, ""], HANGING)
             assert found == [("ok", False, "timeout"), ("no_sql", False, "timeout")]
             assert asyncio.run(executor.run_gold(warehouse, HANGING)).outcome == "timeout"
-    assert quick_death == {"_judge_all": 1, "_run_gold": 1}
+    assert quick_death == {"judge_all": 1, "execute_gold": 1}
 
 
 @pytest.mark.parametrize("others", [[], ["SELECT name FROM product WHERE id < 9"]])
@@ -563,7 +564,7 @@ def test_what_hangs_on_an_instance_only_is_right_and_not_fragile(warehouse, quic
     assert [verdict.ex for verdict in verdicts] == [True, *(True for _ in others), True, False]
     assert [verdict.execution.outcome for verdict in verdicts] == ["ok"] * len(sqls)
     assert not any("fragile" in verdict.execution.flags for verdict in verdicts)
-    assert quick_death == {"_fragile": 2}
+    assert quick_death == {"find_fragile": 2}
 
 
 def test_gold_that_hangs_on_an_instance_only_calls_nothing_fragile(warehouse, quick_death, tmp_path):
@@ -571,17 +572,17 @@ def test_gold_that_hangs_on_an_instance_only_calls_nothing_fragile(warehouse, qu
         asyncio.run(executor.prepare(warehouse))
         verdict = asyncio.run(asyncio.wait_for(executor.judge(warehouse, GOLD, ON_INSTANCES), HARD_WAIT))
     assert (verdict.ex, verdict.execution.flags, verdict.gold.outcome) == (True, (), "ok")
-    assert quick_death == {"_fragile": 1}
+    assert quick_death == {"find_fragile": 1}
 
 
 @pytest.mark.parametrize(
     ("sql", "gold", "expected", "deaths"),
     [
-        (HANGING, GOLD, ("timeout", False), {"_observe": 1}),
-        (HANGING, "", ("timeout", None), {"_observe": 1}),
-        (GOLD, HANGING, ("ok", None), {"_observe": 1, "_run_gold": 1}),
-        ("", HANGING, ("no_sql", None), {"_observe": 1, "_run_gold": 1}),
-        (HANGING, HANGING + " || ''", ("timeout", None), {"_observe": 2, "_run_gold": 1}),
+        (HANGING, GOLD, ("timeout", False), {"observe_all": 1}),
+        (HANGING, "", ("timeout", None), {"observe_all": 1}),
+        (GOLD, HANGING, ("ok", None), {"observe_all": 1, "execute_gold": 1}),
+        ("", HANGING, ("no_sql", None), {"observe_all": 1, "execute_gold": 1}),
+        (HANGING, HANGING + " || ''", ("timeout", None), {"observe_all": 2, "execute_gold": 1}),
     ],
 )
 def test_what_hangs_while_it_is_observed(warehouse, quick_death, sql, gold, expected, deaths):
@@ -603,15 +604,15 @@ def _fill_disk(path: str, parts: int, then: str) -> Execution:
 @pytest.mark.parametrize(("parts", "then", "expected"), [(2, "SELECT 1", "ok"), (6, endless(""), "too_large")])
 def test_temporary_files_are_limited_together(warehouse, parts, then, expected):
     with Executor(workers=1) as executor:
-        found = asyncio.run(executor._guard(_fill_disk, lambda lost: lost, str(warehouse), parts, then))
+        found = asyncio.run(executor._send(_fill_disk, str(warehouse), parts, then))
         assert found.outcome == expected, found.error
         assert asyncio.run(executor.execute(warehouse, "SELECT 1")).outcome == "ok"
 
 
 def test_too_much_memory_or_disk_costs_the_query_only(warehouse):
     async def scenario(executor: Executor) -> list[str]:
-        memory = await executor._guard(_take_memory, lambda lost: lost, 2 * WORKER_MEMORY)
-        disk = await executor._guard(_sort_with_little_disk, lambda lost: lost, str(warehouse))
+        memory = await executor._send(_take_memory, 2 * WORKER_MEMORY)
+        disk = await executor._send(_sort_with_little_disk, str(warehouse))
         return [memory.outcome, disk.outcome, (await executor.execute(warehouse, "SELECT 1")).outcome]
 
     with Executor(workers=1) as executor:
@@ -681,10 +682,6 @@ def test_a_changed_database_has_another_place_in_the_cache(warehouse, tmp_path):
 
 
 # --- what a verdict says --------------------------------------------------------------------------------------------
-
-
-def judge(path: Path, sql: str, gold: str) -> Verdict:
-    return judge_in_process(str(path), sql, gold, PATIENT, GoldCache(None))
 
 
 def test_reading_stops_when_a_long_result_is_proven_wrong(warehouse):

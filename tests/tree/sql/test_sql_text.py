@@ -11,8 +11,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import run_script
-from tree.sql.sql_text import canonical_sql, clock_or_random, first_equal, first_word, limit_without_order, orders_rows
-from tree.sql.sql_tokens import KEYWORDS, tokens
+from tree.sql.canonical import canonical_sql, first_equal
+from tree.sql.query_text import clock_or_random, limit_without_order, orders_rows
+from tree.sql.tokens import KEYWORDS, first_word, tokens
 
 # of each line, all are equal
 EQUAL = [

@@ -17,13 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.files import InputError
+from tests.builders import verdict_here as judge
 from tests.shop import SHOP, make_database
 from tests.strange_databases import REFUSED, make_strange
-from tree import sql_utils
-from tree.sql.gold_cache import GoldCache
-from tree.sql.results import Verdict
-from tree.sql.sandbox import Limits, connect
-from tree.sql.verdict import judge as judge_in_process
+from tree.sql import worker
+from tree.sql.cache import GoldCache
+from tree.sql.database_file import connect
+from tree.sql.guarded import Limits
 from tree.sql.verdict import same_rows
 from tree.sql_utils import Executor, check_database
 
@@ -100,15 +100,11 @@ def test_a_dead_worker_costs_its_own_task_only(shop):
             doomed = asyncio.create_task(executor.execute(shop, ENDLESS))
             while not doomed.done():  # the task is tried once more, on a worker that must start first
                 await asyncio.sleep(1)
-                for worker in multiprocessing.active_children():
-                    worker.kill()
+                for process in multiprocessing.active_children():
+                    process.kill()
             return (await doomed).outcome, (await executor.execute(shop, "SELECT 1")).outcome
 
     assert asyncio.run(scenario()) == ("crashed", "ok")
-
-
-def judge(path: Path, sql: str, gold: str) -> Verdict:
-    return judge_in_process(str(path), sql, gold, Limits(5.0, 10**9), GoldCache(None))
 
 
 @pytest.mark.parametrize(
@@ -138,9 +134,10 @@ rows = st.lists(st.tuples(st.sampled_from([0, 1, 1.0, "a", None, "1"])), max_siz
 
 @given(rows, rows)
 def test_strict_is_stricter_than_ex_and_symmetric(one, other):
-    assert same_rows(one, other, lambda: True) <= same_rows(one, other, lambda: False) <= (set(one) == set(other))
-    assert same_rows(one, other, lambda: False) == same_rows(other, one, lambda: False)
-    assert same_rows(one, list(one), lambda: True)
+    free, ordered = "SELECT a FROM t", "SELECT a FROM t ORDER BY a"
+    assert same_rows(one, other, ordered) <= same_rows(one, other, free) <= (set(one) == set(other))
+    assert same_rows(one, other, free) == same_rows(other, one, free)
+    assert same_rows(one, list(one), ordered)
 
 
 def test_text_that_is_not_utf8_is_compared_byte_for_byte(tmp_path):
@@ -158,14 +155,14 @@ def test_a_database_is_read_whole_before_the_clock_of_a_query_runs(shop, monkeyp
     """A large one takes longer than a query may, and a worker whose clock has run down is killed."""
     path, sql, limits, cache = str(shop), "SELECT 1", Limits(5.0, 10**9), GoldCache(None)
     tasks = (
-        lambda: sql_utils._run_gold(path, sql, limits, cache),
-        lambda: sql_utils._judge_all(path, (sql,), sql, limits, cache),
-        lambda: sql_utils._observe(path, sql, sql, limits, cache),
+        lambda: worker.execute_gold(path, limits, cache, sql),
+        lambda: worker.judge_all(path, limits, cache, (sql,), sql),
+        lambda: worker.observe_all(path, limits, cache, (sql,), sql),
     )
     for task in tasks:
         done = []
-        monkeypatch.setattr(sql_utils, "content_digest", lambda _, done=done: done.append("digest"))
-        monkeypatch.setattr(sql_utils, "_alarm", lambda _, done=done: done.append("alarm") or nullcontext())
+        monkeypatch.setattr(worker, "content_digest", lambda _, done=done: done.append("digest"))
+        monkeypatch.setattr(worker, "alarm", lambda _, done=done: done.append("alarm") or nullcontext())
         task()
         assert done[:2] == ["digest", "alarm"]
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.builders import verdict_here
 from tests.conftest import make_database
 from tree.sql import verdict
-from tree.sql.gold_cache import GoldCache
+from tree.sql.cache import GoldCache
+from tree.sql.guarded import Limits
 from tree.sql.results import Result
-from tree.sql.sandbox import Limits, run
+from tree.sql.sandbox import run
 from tree.sql.verdict import gold_result, judge, observe, rows_digest, run_gold
 
 LIMITS = Limits(5.0, 10**8)
@@ -174,5 +176,5 @@ def test_a_query_that_fails_by_chance_is_flagged_too(chance):
 def test_gold_that_draws_makes_nothing_fragile(chance, tmp_path, monkeypatch):
     monkeypatch.setattr(verdict, "_differs", lambda *_: True)
     for gold, fragile in (("SELECT number * 0 FROM drawn", False), ("SELECT id * 0 FROM t", True)):
-        found = judge(chance, "SELECT id * 0 FROM t WHERE id", gold, LIMITS, GoldCache(None), tmp_path)
+        found = verdict_here(chance, "SELECT id * 0 FROM t WHERE id", gold, tmp_path)
         assert found.ex and ("fragile" in found.execution.flags) == fragile

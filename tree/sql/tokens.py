@@ -1,4 +1,4 @@
-"""SQL text as SQLite's own tokens.  Pure.
+"""SQL text as SQLite's own tokens, and names and texts as SQL.  Pure.
 
 Rules: https://www.sqlite.org/src/file/src/tokenize.c. What is not a token to SQLite (a quote that is never closed, a
 number with letters behind it) is one `illegal` token that takes all the rest of the text: SQLite refuses such a query.
@@ -70,3 +70,19 @@ def unquoted(token: Token) -> str:
         return token.text
     quote, inner = token.text[0], token.text[1:-1]
     return inner if quote == "[" else inner.replace(quote * 2, quote)
+
+
+def delimited(name: str) -> str:
+    """An identifier in double quotes, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def first_word(sql: str) -> str:
+    """The first token after white space and comments, in upper case; "" when there is none."""
+    first = next(tokens(sql), None)
+    return first.text.upper() if first else ""

@@ -1,0 +1,113 @@
+"""What a worker process does: its own limits, and the tasks that `tree.sql_utils.Executor` gives it.
+
+A query that outlives its limits inside SQLite is killed with its worker by the kernel's alarm clock, wherever it hangs,
+at the latest `kill_after` seconds past its time limit. Each query sets the clock anew (`tree.sql.sandbox.run`), for
+itself and for what comes after it. Not covered: which query of a task was lost; the Executor finds out.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tree.sql.cache import GoldCache, content_digest
+from tree.sql.database_file import connect
+from tree.sql.guarded import Limits, watch
+from tree.sql.perturbed import build, instance_files
+from tree.sql.results import Execution, Result, Verdict
+from tree.sql.sandbox import run
+from tree.sql.table_info import Problems
+from tree.sql.verdict import is_fragile, judge, observe, run_gold
+
+NICENESS = 5
+WORKER_MEMORY = 4 << 30  # bytes of address space
+WORKER_FILE = 2 << 30  # bytes of one file
+PREPARE_TIMEOUT = 300.0  # seconds for the perturbed instances of one database, which mostly take one
+
+
+def start_worker() -> None:
+    """Limit a fresh worker: memory, file size, no core files, no GPU, no terminal signals (the parent ends workers).
+
+    It also yields to an engine that computes on the same cores.
+    """
+    os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default is to die
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    with contextlib.suppress(ValueError):  # a lower hard limit is already in force
+        resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY, WORKER_MEMORY))
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (WORKER_FILE, WORKER_FILE))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """The kernel kills this process when the block takes longer, also inside C code that holds Python's lock."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextlib.contextmanager
+def on_the_clock(path: str, limits: Limits) -> Iterator[None]:
+    """For queries on a database, which is read first: a large file that nobody has read takes longer than a query."""
+    content_digest(path)
+    with alarm(limits.timeout + limits.kill_after):
+        yield
+
+
+def execute(path: str, limits: Limits, sql: str) -> Execution:
+    """Run a query that is compared with nothing."""
+    with alarm(limits.timeout + limits.kill_after):
+        return run(path, sql, limits)[0]
+
+
+def execute_gold(path: str, limits: Limits, cache: GoldCache, sql: str) -> Execution:
+    """Run a gold query, unless its result is kept; then it is."""
+    with on_the_clock(path, limits):
+        return run_gold(path, sql, limits, cache, keep=True)[0]
+
+
+def judge_all(
+    path: str, limits: Limits, cache: GoldCache, sqls: Sequence[str], gold_sql: str, lost_gold: Execution | None = None
+) -> list[Verdict]:
+    """The verdicts on candidates of one question, on the database itself."""
+    with on_the_clock(path, limits):
+        return [judge(path, sql, gold_sql, limits, cache, lost_gold) for sql in sqls]
+
+
+def observe_all(
+    path: str, limits: Limits, cache: GoldCache, sqls: Sequence[str], gold_sql: str, lost_gold: Execution | None = None
+) -> list[Result]:
+    """What candidates of one question return."""
+    with on_the_clock(path, limits):
+        return [observe(path, sql, "" if lost_gold else gold_sql, limits, cache) for sql in sqls]
+
+
+def find_fragile(
+    path: str, limits: Limits, cache: GoldCache, right: Sequence[tuple[str, Verdict]], gold_sql: str, perturbed: Path
+) -> list[bool]:
+    """Which right candidates are so by coincidence only."""
+    with on_the_clock(path, limits):
+        return [is_fragile(path, sql, gold_sql, verdict, limits, cache, perturbed) for sql, verdict in right]
+
+
+def prepare(path: str, perturbed: Path) -> tuple[str, Problems]:
+    """Make the perturbed instances of a database, see `Executor.prepare`."""
+    problems: Problems = {}
+    try:
+        with alarm(PREPARE_TIMEOUT):
+            files = instance_files(perturbed, path)
+            if not all(file.is_file() for file in files):
+                with contextlib.closing(connect(path)) as connection:
+                    problems = build(connection, files, lambda: instance_files(perturbed, path) == files)
+    except Exception as error:  # whatever a strange database brings about
+        return " ".join(f"{type(error).__name__}: {error}".split()), problems
+    return "", problems
