@@ -10,9 +10,10 @@ keeps them; a second run changes nothing.
 import argparse
 import json
 from collections import Counter
+from pathlib import Path
 
-from common.files import InputError, run_script
-from common.rows import are_lines, fit_row, read_rows, write_rows
+from common.files import InputError, replacing, run_script, write_json
+from common.rows import fit_row, read_rows
 
 ID = {"question_id": (int, None)}
 
@@ -34,12 +35,18 @@ def with_ids(rows: list[dict], path: str) -> list[dict]:
     if negative := [number for number, value in enumerate(ids) if value < 0]:
         raise InputError(f"{path}: row {negative[0]}: question_id {ids[negative[0]]} is not a whole number from 0")
     if repeated := [value for value, count in Counter(ids).items() if count > 1]:
-        raise InputError(f"{path}: question_id {repeated[0]} stands more than once; remove all ids or correct them")
-    return [{"question_id": value, **_without_id(row)} for value, row in zip(ids, rows, strict=True)]
+        raise InputError(f"{path}: question_id {repeated[0]} is duplicated; remove all ids or correct them")
+    # the first name keeps its place, the last value counts
+    return [{"question_id": value} | row | {"question_id": value} for value, row in zip(ids, rows, strict=True)]
 
 
-def _without_id(row: dict) -> dict:
-    return {key: value for key, value in row.items() if key != "question_id"}
+def write_rows(path: str, rows: list[dict]) -> None:
+    """Replace a file of rows, as JSON Lines where it holds those, else as an indented JSON list."""
+    if not Path(path).read_text(encoding="utf-8-sig").lstrip().startswith("{"):
+        write_json(path, rows)
+        return
+    with replacing(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def main(words: list[str] | None = None) -> None:
@@ -52,7 +59,7 @@ def main(words: list[str] | None = None) -> None:
     if json.dumps(numbered) == json.dumps(rows):  # in the same order, and 3 is not 3.0
         print(f"{path}: all {len(rows)} questions have their ids, nothing to do")
         return
-    write_rows(path, numbered, are_lines(path))
+    write_rows(path, numbered)
     print(f"{path}: {len(rows)} questions with ids")
 
 

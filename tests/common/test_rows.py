@@ -1,14 +1,15 @@
 """Rows of files of any origin: lists and JSON Lines, read as json reads them, with the columns that are expected."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import rows
+import add_question_id
 from common.files import InputError, write_json_list
-from common.rows import are_lines, fit_row, iterate_json, iterate_rows, read_rows, write_rows
+from common.rows import fit_row, iterate_json, iterate_rows, read_rows
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 ITEMS = st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
@@ -16,56 +17,68 @@ LAYOUTS = st.sampled_from([{}, {"indent": 2}, {"indent": 30}, {"separators": (",
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("rows")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("rows") / "rows.json"
 
 
-def read_in_chunks(path, size: int) -> list:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "CHUNK", size)
-        return list(iterate_json(path))
-
-
-@settings(max_examples=50)
-@given(st.lists(ITEMS), LAYOUTS, st.booleans(), st.integers(1, 50))
-def test_a_list_is_read_as_json_reads_it_wherever_it_is_cut(folder, items, layout, escaped, size):
-    text = json.dumps(items, ensure_ascii=escaped, **layout)
-    try:
-        (folder / "list.json").write_text(text, encoding="utf-8")
-    except UnicodeEncodeError:
-        return
-    assert repr(read_in_chunks(folder / "list.json", size)) == repr(json.loads(text))  # 1 and 1.0 are not the same
+def one_per_line(texts: list[str]) -> str:
+    return "[\n" + ",\n".join(texts) + "\n]"
 
 
 @settings(max_examples=50)
-@given(st.lists(st.fixed_dictionaries({}, optional={"a": ITEMS, "b": ITEMS}), min_size=1), LAYOUTS, st.integers(1, 50))
-def test_lines_are_read_like_a_list(folder, items, layout, size):
-    text = "\n".join(json.dumps(item, **layout) for item in items)
-    (folder / "lines.jsonl").write_text(text)
-    assert read_in_chunks(folder / "lines.jsonl", size) == items
+@given(st.lists(ITEMS), LAYOUTS, st.booleans(), st.booleans())
+def test_a_list_is_read_as_json_reads_it_whatever_its_layout(path, items, layout, escaped, by_line):
+    if by_line:  # where the items are written in several lines each, only some have one of their own
+        text = one_per_line([json.dumps(item, ensure_ascii=escaped, **layout) for item in items])
+    else:
+        text = json.dumps(items, ensure_ascii=escaped, **layout)
+    path.write_text(text, encoding="utf-8")
+    assert repr(list(iterate_json(path))) == repr(json.loads(text))  # 1 and 1.0 are not the same
 
 
 @settings(max_examples=50)
-@given(st.lists(ITEMS, min_size=1), st.data())
-def test_a_list_that_is_cut_off_is_refused(folder, items, data):
-    text = json.dumps(items)
-    (folder / "cut.json").write_text(text[: data.draw(st.integers(1, len(text) - 1))])
-    with pytest.raises(InputError, match=r"cut.json: broken JSON at row \d+ \("):
-        read_in_chunks(folder / "cut.json", 7)
+@given(st.lists(st.fixed_dictionaries({}, optional={"a": ITEMS, "b": ITEMS}), min_size=1))
+def test_lines_are_read_like_a_list(path, items):
+    path.write_text("\n\n".join(json.dumps(item) for item in items))
+    assert list(iterate_json(path)) == items
+    path.write_text(json.dumps(items[0], indent=2))
+    assert list(iterate_json(path)) == items[:1]
 
 
-def test_a_list_written_item_by_item_reads_back(tmp_path):
+@settings(max_examples=50)
+@given(st.lists(ITEMS, min_size=1), st.booleans(), st.data())
+def test_a_list_that_is_cut_off_is_refused(path, items, by_line, data):
+    text = one_per_line(list(map(json.dumps, items))) if by_line else json.dumps(items)
+    path.write_text(text[: data.draw(st.integers(1, len(text) - 1))])
+    with pytest.raises(InputError, match=r"rows.json: broken JSON at line \d+ column \d+ \("):
+        list(iterate_json(path))
+
+
+@pytest.mark.parametrize("lines", [["1", "2"], ["1,,", "2"], ["1,", "2,"], ["1,", "", "2 3"], ["1,", "2", "]", "["]])
+def test_a_list_by_line_is_read_as_strictly_as_json_reads_it(path, lines):
+    path.write_text("\n".join(["[", *lines, "]"]))
+    with pytest.raises(InputError, match="broken JSON"):
+        list(iterate_json(path))
+
+
+def test_memory_holds_one_item_of_a_list_written_item_by_item(path):
     items = [1, "ä\n\u2028", None, {"a": [1.5]}]
-    assert write_json_list(tmp_path / "list.json", iter(items)) == 4
-    assert list(iterate_json(tmp_path / "list.json")) == items
+    assert write_json_list(path, iter(items)) == 4
+    assert list(iterate_json(path)) == items
+    write_json_list(path, ("x" * 10_000 for _ in range(2000)))
+    tracemalloc.start()
+    assert sum(map(len, iterate_json(path))) == 20_000_000
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("lines", [True, False])
-def test_rows_are_written_as_they_were(tmp_path, lines):
-    path, content = tmp_path / "rows.json", [{"a": "你好\u2028"}, {"a": 2}]
-    write_rows(path, content, lines)
-    assert are_lines(path) == lines and read_rows(path, {}) == content
-    assert path.read_bytes().count(b"\n") == (2 if lines else 8)
+def test_question_files_keep_their_layout(path, lines):
+    content = [{"db_id": "a", "question": "你好\u2028"}, {"db_id": "b", "question": ""}]
+    path.write_text("\n".join(map(json.dumps, content)) if lines else json.dumps(content))
+    add_question_id.main(["--file", str(path)])
+    assert read_rows(path, {}) == [{"question_id": number} | row for number, row in enumerate(content)]
+    assert path.read_bytes().count(b"\n") == (2 if lines else 12)
 
 
 BROKEN = [
@@ -86,19 +99,20 @@ BROKEN = [
     (b'[{"n": 1e999}]', "row 0: 'n' is null, expected int"),
     (b'[{"n": 9223372036854775808}]', "row 0: 'n' takes more than 64 bits"),
     (b'[{"n": 1e30}]', "row 0: 'n' takes more than 64 bits"),
-    (b'[{"n": 1}, {"n": ' + b"7" * 5000 + b"}]", "row 1: Exceeds the limit"),
-    (b"[{]", "broken JSON at row 0 ("),
-    (b'[{"n": 1}, {]', "broken JSON at row 1 ("),
-    (b'[{"n": 1}, {"n": 2},', "broken JSON at row 2 ("),
-    (b'[{"n": 1} {"n": 2}]', "broken JSON at row 1 (Expecting ',' or ']')"),
-    (b'[{"n": 1}] more', "broken JSON at row 1 (Extra data)"),
+    (b'[{"n": 1}, {"n": ' + b"7" * 5000 + b"}]", "row 0 or after it: Exceeds the limit"),
+    (b'[\n{"n": 1},\n{"n": ' + b"7" * 5000 + b"}\n]", "row 1 or after it: Exceeds the limit"),
+    (b"[{]", "broken JSON at line 1 column 3 ("),
+    (b'[{"n": 1}, {]', "broken JSON at line 1 column 13 ("),
+    (b'[\n{"n": 1},\n{"n": 2},', "broken JSON at line 3 column"),
+    (b'[{"n": 1} {"n": 2}]', "broken JSON at line 1 column 11 (Expecting ',' delimiter)"),
+    (b'[\n{"n": 1}\n] more', "broken JSON at line 3 column 3 (Extra data)"),
     (b'{"n": 1}\n{"n": 2}\n{"n"', "broken JSON at row 2 ("),
-    (b'{"n": 1},\n{"n": 2}', "broken JSON at row 1 ("),
+    (b'{"n": 1},\n{"n": 2}', "broken JSON at line 1 column 9 ("),
     (b'{"n": 1}\n5', "row 1 is int, expected an object"),
     (b"\xff\xfe[\x00", "not UTF-8, in row 0"),
     (b'[{"n": 1}, {"n": "\xff"}]', "not UTF-8, in row 0 or after it"),
     (b'[{"n": 1, "t": "\xed\xa0\xbd"}]', "not UTF-8"),  # a surrogate in bytes
-    (b'[{"n": 1}, {"n": 2, "t": [{"u": "\\ud83d"}]}]', r"row 1: 't' holds half of a surrogate pair, \ud83d"),
+    (b'[{"n": 1}, {"n": 2, "t": [{"u": "\\ud83d"}]}]', r"row 1: 't' holds half of a surrogate pair, '\ud83d'"),
     (b'{"n": 1, "\\udc80": ""}', r"row 0: '\udc80' holds half"),
     (b"[" * 100_000, "nested too deeply"),
 ]
@@ -114,17 +128,6 @@ def test_broken_files_are_named_with_the_row(tmp_path, content, words, read):
         read(path, {"n": int}, "look here")
     message = str(caught.value)
     assert str(path) in message and words in message and "\n" not in message
-
-
-def test_a_long_broken_file_is_not_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "CHUNK", 100)
-    (tmp_path / "rows.json").write_text('[{"n": 1}, oh' + " " * 100_000)
-    reads = []
-    true = rows._Values._read_on
-    monkeypatch.setattr(rows._Values, "_read_on", lambda values: reads.append(1) or true(values))
-    with pytest.raises(InputError, match="row 1"):
-        read_rows(tmp_path / "rows.json", {})
-    assert len(reads) == 1
 
 
 @pytest.mark.parametrize("content", [b"[]", b" [ ] "])
@@ -143,7 +146,7 @@ def test_a_byte_order_mark_and_white_space_are_no_trouble(tmp_path, content):
 
 def test_a_whole_surrogate_pair_is_a_character(tmp_path):
     (tmp_path / "rows.json").write_bytes(b'[{"t": "\\ud83d\\ude00"}]')
-    assert read_in_chunks(tmp_path / "rows.json", 1) == read_rows(tmp_path / "rows.json", {}) == [{"t": "\U0001f600"}]
+    assert list(iterate_json(tmp_path / "rows.json")) == read_rows(tmp_path / "rows.json", {}) == [{"t": "\U0001f600"}]
 
 
 def test_missing_and_null_columns_have_their_defaults():

@@ -45,7 +45,7 @@ def test_valid_ids_are_kept_and_moved_first(tmp_path):
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ((0, 1, 1), "more than once"),
+        ((0, 1, 1), "is duplicated"),
         ((0, None, 2), "row 1"),
         ((0, "1", 2), "row 1"),
         ((0, -1, 2), "row 1"),

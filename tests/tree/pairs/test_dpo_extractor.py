@@ -407,7 +407,7 @@ def spoiled(**change) -> str:
     ("content", "words"),
     [
         (None, ["no such file", "tree/run_parallel.sh"]),
-        ("[{]", ["broken JSON at row 0"]),
+        ("[{]", ["broken JSON at line 1"]),
         ("[]", ["an empty list"]),
         ("7", ["expected a JSON list"]),
         ("[7]", ["tree 0", "not a revision tree"]),

@@ -106,7 +106,7 @@ def test_wrong_arguments(shards, flags, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[{]", "broken JSON at row 0"),
+        ("[{]", "broken JSON at line 1"),
         ('{"a": 1}', "row 0 has no 'prompt'"),
         ('[{"prompt": "text"}]', "'prompt' is str"),
         ('[{"prompt": []}]', "no 'chosen'"),
