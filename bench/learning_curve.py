@@ -70,7 +70,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     from tqdm import tqdm
     from transformers import AutoModelForCausalLM
 
-    from common.precision import fast_dtype
+    from common.model_folder import fast_dtype
     from reward.data import group_by_prompt, load_pairs
     from reward.model import device
     from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask

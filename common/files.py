@@ -5,13 +5,18 @@ import errno
 import glob
 import json
 import os
+import secrets
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # why a file is not written to its end
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, with the names that it had before
+LFS_POINTERS = tuple(
+    b"version " + address for address in (b"https://git-lfs.", b"https://hawser.github.com/", b"http://git-media.io/")
+)
 
 
 class InputError(Exception):
@@ -30,6 +35,9 @@ def run_script(main: Callable[[], int | None]) -> None:
         code = 130
     sys.stdout.flush()
     sys.exit(code)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -63,40 +71,79 @@ def read_json(path: str | os.PathLike, kind: type, fix: str = "check the path") 
     return content
 
 
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise InputError when a file is only the pointer that Git LFS leaves where it has not fetched the file."""
+    with path.open("rb") as file:
+        if file.read(64).startswith(LFS_POINTERS):
+            raise InputError(
+                f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull` in {path.parent}"
+            )
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def replacing_together(*paths: str | os.PathLike, binary: bool = False) -> Iterator[list[IO]]:
     """Text (or binary) files to write, which take the places of `paths` when the block ends well and all are on disk.
 
     Raises InputError when they cannot be written, for example on a full disk; what was at `paths` is then untouched.
     """
-    targets = [Path(path).resolve() for path in paths]
-    temporaries: list[str] = []
     try:
         with contextlib.ExitStack() as stack:
-            files = []
-            for path, target in zip(paths, targets, strict=True):
-                handle, temporary = _temporary_beside(path, target)
-                temporaries.append(temporary)
-                how = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": "\n"}
-                files.append(stack.enter_context(os.fdopen(handle, **how)))
+            files = [stack.enter_context(_temporary_beside(path, binary)) for path in paths]
             yield files
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-        for temporary, target in zip(temporaries, targets, strict=True):
-            # mkstemp makes private files; a result is as readable as any file of this user
-            os.chmod(temporary, target.stat().st_mode if target.exists() else 0o666 & ~_umask())
-            os.replace(temporary, target)
-        for folder in {target.parent for target in targets}:
-            sync_file(folder)
-    except BaseException as error:
-        for temporary in temporaries:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            names = ", ".join(map(str, paths))
-            raise InputError(f"{names}: cannot be written ({error.strerror}); make room and try again") from None
-        raise
+            for path, file in zip(paths, files, strict=True):
+                _rename(Path(file.name), Path(path).resolve())
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        names = ", ".join(map(str, paths))
+        raise InputError(f"{names}: cannot be written ({error.strerror}); make room and try again") from None
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, binary: bool = False) -> Iterator[IO]:
+    """A file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
+    with replacing_together(path, binary=binary) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: str | os.PathLike, binary: bool) -> Iterator[IO]:
+    """An open file that can be renamed to `path`; it is deleted at the end unless it was. Raises InputError."""
+    target = Path(path).resolve()
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    how = {"mode": "xb"} if binary else {"mode": "x", "encoding": "utf-8", "newline": "\n"}
+    try:
+        if target.is_dir():
+            raise InputError(f"{path}: cannot be written (a folder of that name is in the way)")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = temporary.open(**how)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with file:
+            yield file
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    if target.exists():
+        shutil.copymode(target, temporary)
+    temporary.replace(target)
+    sync_file(target.parent)
+
+
+def check_writable(*paths: str | os.PathLike) -> None:
+    """Raise InputError for a file that could not be written, before the work whose result it is to hold."""
+    for path in paths:
+        with _temporary_beside(path, binary=True):
+            pass
 
 
 def remove_leftovers(*paths: str | os.PathLike) -> None:
@@ -107,38 +154,6 @@ def remove_leftovers(*paths: str | os.PathLike) -> None:
     for target in (Path(path).resolve() for path in paths):
         for temporary in target.parent.glob(glob.escape(f".{target.name}.") + "*.tmp"):
             temporary.unlink()
-
-
-def _temporary_beside(path: str | os.PathLike, target: Path) -> tuple[int, str]:
-    """Handle and name of a new file that can be renamed to `target`. Raises InputError."""
-    if target.is_dir():
-        raise InputError(f"{path}: cannot be written (a folder of that name is in the way)")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def check_writable(*paths: str | os.PathLike) -> None:
-    """Raise InputError for a file that could not be written, before the work whose result it is to hold."""
-    for path in paths:
-        handle, temporary = _temporary_beside(path, Path(path).resolve())
-        os.close(handle)
-        os.unlink(temporary)
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike, binary: bool = False) -> Iterator[IO]:
-    """A file to write; it takes the place of `path` only when the block ends well (temp + fsync + rename)."""
-    with replacing_together(path, binary=binary) as (file,):
-        yield file
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def sync_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model folder on disk: is it complete, and which model is it?  Standard library only, so it answers at once.
+"""A model folder on disk: is it complete, which model is it, and in which precision is it computed fast?
 
 python -m common.model_folder Qwen2.5-Coder-0.5B-Instruct     # exit code 0 when complete, else 2 and the reason
 """
@@ -9,8 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from common.files import InputError, read_json, run_script
-from common.git_lfs import refuse_pointer
+from common.files import InputError, read_json, refuse_lfs_pointer, run_script
 
 FIX = "fetch it with `bash download_model.sh` (or --small), or name another folder"
 ARCHITECTURE = (
@@ -55,7 +54,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files with a model's weights, there or not."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        refuse_pointer(index)
+        refuse_lfs_pointer(index)
         places = read_json(index, dict).get("weight_map")
         if not isinstance(places, dict):
             raise InputError(f"{index}: no weight_map; {FIX}")
@@ -74,11 +73,11 @@ def check_model_folder(path: str | os.PathLike) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; {FIX}")
-        refuse_pointer(folder / name)
+        refuse_lfs_pointer(folder / name)
     for weights in weight_files(folder):
         if not weights.is_file():
             raise InputError(f"{weights}: missing; {FIX}")
-        refuse_pointer(weights)
+        refuse_lfs_pointer(weights)
         _check_weights_whole(weights)
     return folder
 
@@ -103,6 +102,19 @@ def model_fingerprint(path: str | os.PathLike) -> str:
             file.seek(8 + length)
             digest.update(file.read(1 << 20))
     return digest.hexdigest()[:16]
+
+
+def fast_dtype() -> str:
+    """The precision where the user leaves it open: bfloat16 where this machine has instructions for it, else float32.
+
+    Those of its GPU count, or without one of its CPU, which without them is several times slower than in float32.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    can = torch.cpu.get_capabilities()
+    return "bfloat16" if can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16") else "float32"
 
 
 def main(words: list[str] | None = None) -> None:

@@ -17,8 +17,7 @@ import torch
 from torch import nn
 
 from common.files import InputError, read_json
-from common.model_folder import architecture, model_fingerprint, tensor_shapes
-from common.precision import fast_dtype
+from common.model_folder import architecture, fast_dtype, model_fingerprint, tensor_shapes
 from reward.data import Prompt
 from reward.packing import (
     BLOCK_ATTENTION,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import InputError
-from common.precision import fast_dtype
+from common.model_folder import fast_dtype
 from tree.prompts import CLOSING, OPENING, Message, Reply
 
 CPU_KV_CACHE = 4  # GiB

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
 
-from common.files import InputError
-from common.git_lfs import refuse_pointer
+from common.files import InputError, refuse_lfs_pointer
 from tree.sql import worker
 from tree.sql.cache import GoldCache
 from tree.sql.database_file import FIX, cut_off, no_database, opened, unfinished
@@ -80,7 +79,7 @@ def check_database(path: Path) -> None:
     if not os.path.isfile(path):  # False for a name too long for a file, too
         raise InputError(f"{path}: no such database; check --db_root (expected <db_root>/<db_id>/<db_id>.sqlite)")
     try:
-        refuse_pointer(path)
+        refuse_lfs_pointer(path)
         if journal := "" if no_database(path) else unfinished(path):
             raise InputError(f"{path}: {journal}")
         if damage := no_database(path) or cut_off(path):

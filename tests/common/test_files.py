@@ -1,9 +1,13 @@
 """Whole files or none, and the one-line errors."""
 
+import os
+import subprocess
+
 import pytest
 
 from common.files import (
     InputError,
+    check_writable,
     read_json,
     remove_leftovers,
     replacing,
@@ -22,6 +26,28 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert read_json(path, dict) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_file_keeps_its_mode_and_a_new_one_has_the_users(tmp_path):
+    path = tmp_path / "folder" / "result.json"
+    mask = os.umask(0o027)
+    try:
+        write_json(path, 1)
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o600)
+        write_json(path, 2)
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(mask)
+
+
+def test_whether_a_file_can_be_written_is_asked_without_a_trace(tmp_path):
+    check_writable(tmp_path / "a.json", tmp_path / "folder" / "b.json")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+    (tmp_path / "a.json").mkdir()
+    for path in (tmp_path / "a.json", "/dev/null/b.json", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match="cannot be written"):
+            check_writable(path)
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
@@ -97,7 +123,7 @@ def test_broken_files_are_named(tmp_path, content, words):
     assert str(path) in str(caught.value) and words in str(caught.value)
 
 
-HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "datasets", "sqlglot", "pebble", "matplotlib")
+HEAVY = ("torch", "vllm", "transformers", "trl", "peft", "datasets", "sqlglot", "ray", "matplotlib")
 SCRIPTS = (
     "add_question_id",
     "train",
@@ -130,8 +156,6 @@ def test_help_loads_nothing_heavy(script):
 
 @pytest.mark.parametrize("script", ["download_model.sh", "setup_env.sh", "quickstart.sh", "run_tests.sh"])
 def test_shell_scripts_parse(script):
-    import subprocess
-
     subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 

@@ -1,12 +1,13 @@
-"""A model folder that only looks complete: Git LFS pointers in the place of its files, an index without weights."""
+"""Model folders that only look complete (Git LFS pointers, an index without weights), and the fast precision."""
 
 import json
 import shutil
 
 import pytest
+import torch
 
 from common.files import InputError
-from common.model_folder import check_model_folder
+from common.model_folder import check_model_folder, fast_dtype
 from tests.conftest import assert_one_line_error, run_script
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb\nsize 11421896\n"
@@ -53,3 +54,17 @@ def test_weights_with_a_broken_header(folder, header):
     (folder / "part.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
     with pytest.raises(InputError, match="part.safetensors: (broken header|.* bytes where)"):
         check_model_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx2": True, "avx512_bf16": False}, "float32"),
+    ],
+)
+def test_a_cpu_without_instructions_for_bfloat16_computes_in_float32(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert fast_dtype() == expected
