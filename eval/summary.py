@@ -50,24 +50,25 @@ def report_of(step: int, path: str | Path) -> Iterator[dict]:
         raise InputError(f"{path}: not the report of step {step} on pairs ({type(error).__name__}: {error})") from None
 
 
-def report_lines(args: argparse.Namespace) -> list[str]:
-    with report_of(5, Path(args.adapter) / "metrics.json") as metrics:
-        training = (
-            f"training loss        {metrics['train_loss_first']:.4f} first, {metrics['train_loss_last']:.4f} last, "
-            f"{metrics['steps']} steps"
-        )
-    with report_of(6, args.evaluation) as evaluation:
-        accuracies = [
+def training_line(adapter: str) -> str:
+    with report_of(5, Path(adapter) / "metrics.json") as metrics:
+        first, last = metrics["train_loss_first"], metrics["train_loss_last"]
+        return f"training loss        {first:.4f} first, {last:.4f} last, {metrics['steps']} steps"
+
+
+def accuracy_lines(path: str) -> list[str]:
+    with report_of(6, path) as evaluation:
+        return [
             f"pairwise accuracy    {report['accuracy']['value']:.4f} on held-out databases: {name}"
             for name, report in evaluation["pairs"]["adapters"].items()
         ]
-    with report_of(7, args.verification) as verification:
+
+
+def verification_line(path: str) -> str:
+    with report_of(7, path) as verification:
         summary = verification["summary"]
-        verified = (
-            f"verification         {summary['result']}: {summary['nodes_executed']} nodes executed again, "
-            f"{summary['errors']} errors"
-        )
-    return [training, *accuracies, verified]
+        result, nodes, errors = (summary[name] for name in ("result", "nodes_executed", "errors"))
+        return f"verification         {result}: {nodes} nodes executed again, {errors} errors"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -76,7 +77,9 @@ def main(words: list[str] | None = None) -> None:
     lines = [
         *tree_lines(args.tree_file),
         f"pairs                {train} train, {test} test",
-        *report_lines(args),
+        training_line(args.adapter),
+        *accuracy_lines(args.evaluation),
+        verification_line(args.verification),
         f"trees in             {args.tree_file}",
         f"pairs in             {args.train_data}, {args.test_data}",
         f"reward model in      {args.adapter}/ (curve: training_curve.png, numbers: metrics.json)",

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from common.tables import markdown
@@ -12,22 +13,11 @@ LONGEST = 2_000  # characters of a value in the report
 FIRST = 20  # findings in the Markdown page
 FIRST_IN_TERMINAL = 5
 NARROW = 100  # characters of a value where it is one of many
+COUNTS = ("trees", "good", "bad", "unreadable", "nodes", "correct_nodes", "nodes_executed", "gold_executed", "pairs")
+COLUMNS = ("question_id", "db_id", "source", "node", "what", "stored", "found")  # of a finding
 
 
-def entry(finding: Finding, source: str, question_id: object, db_id: object) -> dict:
-    """A finding as it stands in the report; `source` is the file and the place in it."""
-    return {
-        "question_id": shown(question_id),
-        "db_id": shown(db_id),
-        "source": source,
-        "node": finding.node,
-        "what": finding.what,
-        "stored": shown(finding.stored),
-        "found": shown(finding.found),
-    }
-
-
-def shown(value: object) -> object:
+def reportable(value: object) -> object:
     """A value as the report can hold it: whatever is long, nested or no number of JSON's becomes text."""
     if value is None or isinstance(value, bool | int):
         return value
@@ -52,9 +42,12 @@ class Verification:
     outcomes: Counter = field(default_factory=Counter)
     distances: Counter = field(default_factory=Counter)
 
-    def add(self, finding: Finding, source: str, question_id: object, db_id: object) -> None:
-        place = self.limit_differences if finding.limit else self.findings
-        place.append(entry(finding, source, question_id, db_id))
+    def add(self, findings: Iterable[Finding], source: str, question_id: object, db_id: object) -> None:
+        """Add what does not hold for a question; `source` is the file and the place in it."""
+        for finding in findings:
+            part = self.limit_differences if finding.limit else self.findings
+            values = question_id, db_id, source, finding.node, finding.what, finding.stored, finding.found
+            part.append({column: reportable(value) for column, value in zip(COLUMNS, values, strict=True)})
 
     def count_tree(self, tree: RevisionTree | None) -> None:
         """Count a tree as it is stored; None for one that cannot be read."""
@@ -62,7 +55,7 @@ class Verification:
         if tree is None:
             self.counts["unreadable"] += 1
             return
-        self.counts["good"] += tree.good
+        self.counts["good" if tree.good else "bad"] += 1
         for node in tree.nodes.values():
             self.counts["nodes"] += 1
             self.counts["correct_nodes"] += node.is_correct
@@ -75,21 +68,13 @@ class Verification:
 
     def summary(self) -> dict:
         counts, distances = self.counts, self.distances
-        read = counts["trees"] - counts["unreadable"]
+        read = counts["good"] + counts["bad"]
         return {
             "result": "failed" if self.findings else "passed",
             "errors": self.errors,
             "limit_differences": len(self.limit_differences),
             "errors_by_kind": dict(Counter(finding["what"] for finding in self.findings).most_common()),
-            "trees": counts["trees"],
-            "good": counts["good"],
-            "bad": read - counts["good"],
-            "unreadable": counts["unreadable"],
-            "nodes": counts["nodes"],
-            "correct_nodes": counts["correct_nodes"],
-            "nodes_executed": counts["nodes_executed"],
-            "gold_executed": counts["gold_executed"],
-            "pairs": counts["pairs"],
+            **{name: counts[name] for name in COUNTS},
             "outcomes": dict(sorted(self.outcomes.items())),
             "revision_distances": {
                 **{str(distance): distances[distance] for distance in sorted(set(distances) - {None})},
@@ -149,30 +134,20 @@ def markdown_page(report: dict) -> str:
         "",
         *markdown([["", "count"], *([name.replace("_", " "), summary[name]] for name in COUNTS if summary[name])]),
     ]
-    for heading, counts in (("Stored outcomes", "outcomes"), ("Stored revision distances", "revision_distances")):
-        lines += [
-            "",
-            f"## {heading}",
-            "",
-            *markdown([["", "nodes"], *([_cell(key or "not given"), n] for key, n in summary[counts].items())]),
-        ]
-    if summary["errors_by_kind"]:
-        lines += [
-            "",
-            "## Errors by kind",
-            "",
-            *markdown([["what", "count"], *([_cell(what), n] for what, n in summary["errors_by_kind"].items())]),
-        ]
+    for heading, name, head in (
+        ("Stored outcomes", "outcomes", ["", "nodes"]),
+        ("Stored revision distances", "revision_distances", ["", "nodes"]),
+        ("Errors by kind", "errors_by_kind", ["what", "count"]),
+    ):
+        if counts := summary[name]:
+            table = [head, *([_cell(key or "not given"), count] for key, count in counts.items())]
+            lines += ["", f"## {heading}", "", *markdown(table)]
     for heading, name in (("Errors", "findings"), ("Differences at limits", "limit_differences")):
         if findings := report[name]:
             which = f"the first {FIRST} of {len(findings)}" if len(findings) > FIRST else f"all {len(findings)}"
-            rows = [[_cell(finding[column]) for column in COLUMNS] for finding in findings[:FIRST]]
-            lines += ["", f"## {heading} ({which})", "", *markdown([COLUMNS, *rows])]
+            table = [COLUMNS, *([_cell(finding[column]) for column in COLUMNS] for finding in findings[:FIRST])]
+            lines += ["", f"## {heading} ({which})", "", *markdown(table)]
     return "\n".join([*lines, ""])
-
-
-COUNTS = ("trees", "good", "bad", "unreadable", "nodes", "correct_nodes", "nodes_executed", "gold_executed", "pairs")
-COLUMNS = ("question_id", "db_id", "source", "node", "what", "stored", "found")
 
 
 def _cell(value: object) -> str:

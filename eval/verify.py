@@ -1,4 +1,7 @@
-"""What must hold for a revision tree: structure, distances, and every verdict when its SQL runs again.  Pure."""
+"""What must hold for a revision tree: distances, duplicates, and every verdict when its SQL runs again.
+
+Form and structure are for `tree.tree_files` to check. Pure: the SQL is executed by `python -m eval`.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,34 +14,34 @@ from tree.tree_node import RevisionTree, TreeNode, revision_distances
 
 # outcomes that depend on the machine's speed and memory: a difference in them is listed, but is no error
 LIMITS = frozenset({"timeout", "too_large", "crashed"})
-LOST = frozenset({"timeout", "crashed"})  # outcomes of a query whose worker may have died of gold before it
+STOPPED = frozenset({"timeout", "crashed"})  # outcomes of a query whose worker may have been killed over gold before it
 SLOW = 0.5  # seconds from which a query may be stopped on one perturbed instance here and not there
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedTree:
     """A stored tree without its SQL run: the tree (None when it cannot be read) and what does not hold.
 
-    `sound` says whether its nodes stand in one forest, so that distances mean something; `writers` is `first_writers`.
+    `sound` says whether its nodes form one forest, so that distances mean something; `originals` is `originals_of`.
     """
 
     tree: RevisionTree | None
     findings: list[Finding]
     sound: bool = False
-    writers: dict[str, str] = field(default_factory=dict)
+    originals: dict[str, str] = field(default_factory=dict)
 
 
-def check_tree(content: dict) -> Checked:
+def check_tree(content: dict) -> CheckedTree:
     """Everything that can be seen in a tree (see `tree_files.is_tree`) without a database."""
     tree, found = check_form(content)
     if tree is None:
-        return Checked(None, found)
-    sound, writers = not found, first_writers(tree)
+        return CheckedTree(None, found)
+    sound, originals = not found, originals_of(tree)
     found += check_numbering(tree)
-    found += check_duplicates(tree, writers, marked=of_today(content))
+    found += check_duplicates(tree, originals, marked=of_today(content))
     if sound:
         found += check_counts(tree, content)
-    return Checked(tree, found, sound, writers)
+    return CheckedTree(tree, found, sound, originals)
 
 
 # --- numbers, distances, counts, duplicates ---------------------------------------------------------------------------
@@ -77,23 +80,23 @@ def in_order(tree: RevisionTree) -> list[TreeNode]:
     return sorted(tree.nodes.values(), key=lambda node: (node.d, node.j))
 
 
-def first_writers(tree: RevisionTree) -> dict[str, str]:
+def originals_of(tree: RevisionTree) -> dict[str, str]:
     """Node id -> id of the first node with the same query (in canonical form), its own when it is new."""
     nodes = in_order(tree)
-    places = first_equal([node.generated_sql for node in nodes])
-    return {node.node_id: nodes[place].node_id for node, place in zip(nodes, places, strict=True)}
+    first = first_equal([node.generated_sql for node in nodes])
+    return {node.node_id: nodes[number].node_id for node, number in zip(nodes, first, strict=True)}
 
 
-def check_duplicates(tree: RevisionTree, writers: dict[str, str], marked: bool) -> Iterator[Finding]:
+def check_duplicates(tree: RevisionTree, originals: dict[str, str], marked: bool) -> Iterator[Finding]:
     """`duplicate_of` names an earlier node with the same query, and duplicates have no children.
 
     With `marked`, every node whose query was there before says so.
     """
     before: set[str] = set()
     for node in in_order(tree):
-        original = writers[node.node_id]
+        original = originals[node.node_id]
         if node.duplicate_of in tree.nodes:
-            if node.duplicate_of not in before or writers[node.duplicate_of] != original:
+            if node.duplicate_of not in before or originals[node.duplicate_of] != original:
                 found = original if original != node.node_id else "no earlier node has this query"
                 yield Finding(node.node_id, "duplicate_of", node.duplicate_of, found)
             if node.children_ids:

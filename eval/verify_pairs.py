@@ -10,7 +10,7 @@ from pathlib import Path
 from common.files import InputError, read_json
 from common.manifest import pair_manifest_path
 from common.rows import iterate_rows
-from eval.verify import Checked
+from eval.verify import CheckedTree
 from tree.pairs.extraction import STRATEGIES, certain_pairs, fragile_nodes, reach_of
 from tree.tree_files import Finding
 from tree.tree_node import RevisionTree
@@ -125,7 +125,7 @@ def rules_of(pair_file: str) -> Rules:
 
 
 def check_pairs(
-    rows: Sequence[PairRow], checked: Checked, rules: Mapping[str, Rules]
+    rows: Sequence[PairRow], checked: CheckedTree, rules: Mapping[str, Rules]
 ) -> Iterator[tuple[PairRow, Finding]]:
     """The pairs of a question against its tree."""
     if not checked.sound:
@@ -144,7 +144,7 @@ def check_pairs(
         match, doubts = rule.match or "ex", {True: [False], False: [True]}.get(rule.keep_fragile, [False, True])
         found = [list(_preference(row, belief(match, doubting))) for doubting in doubts]
         yield from ((row, finding) for finding in min(found, key=len))
-        queries = (row.file, checked.writers[row.chosen_node], checked.writers[row.rejected_node])
+        queries = (row.file, checked.originals[row.chosen_node], checked.originals[row.rejected_node])
         if (first := seen.setdefault(queries, row.number)) != row.number:
             yield row, Finding(row.nodes, "repeated", f"row {row.number}", f"row {first} has the same two queries")
 

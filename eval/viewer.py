@@ -29,7 +29,7 @@ Key = tuple[str, str]  # database and id of a question
 
 
 @dataclass(frozen=True)
-class Shown:
+class PageCounts:
     """What a page holds: trees, pairs of its trees, pairs that are of other trees, and nodes with a reward."""
 
     trees: int
@@ -45,7 +45,7 @@ def write_viewer(
     pairs: Iterable[dict] = (),
     rewards: Iterable[dict] | None = None,
     source: str = "",
-) -> Shown:
+) -> PageCounts:
     """Replace `path` with the viewer of `trees` (objects of all_trees.json), which are read once, one at a time.
 
     `findings`: {question_id, db_id, node ("" = the tree), what, stored, found, limit?}, as verification has them.
@@ -55,26 +55,28 @@ def write_viewer(
     """
     from jinja2 import Environment, FileSystemLoader
 
-    beside = Beside(findings, pairs, rewards or ())
+    notes = Annotations(findings, pairs, rewards or ())
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
     with replacing(path) as file, tempfile.TemporaryFile("w+", encoding="ascii") as spool:
-        index = _write_blocks(spool, trees, beside)
+        index = _write_blocks(spool, trees, notes)
         spool.seek(0)
         stream = environment.get_template("page.html").generate(
             source=source.encode("utf-8", "backslashreplace").decode(),  # a file's name can be any bytes
             style=_own_text("page.css"),
             script=_own_text(*SCRIPTS),
             digest=_digest,
-            index=_packed({"rows": index, "block": BLOCK, "adapters": beside.adapters}),
+            index=_packed({"rows": index, "block": BLOCK, "adapters": notes.adapters}),
             blocks=(line.rstrip("\n") for line in spool),
         )
         for part in stream:
             file.write(part)
-    return Shown(len(index), beside.shown_pairs, beside.pair_count - beside.shown_pairs, beside.rewarded_nodes)
+    pair_count = sum(row["pairs"] for row in index)
+    return PageCounts(len(index), pair_count, notes.pair_count - pair_count, notes.rewarded_nodes)
 
 
 # --- what is known about the trees from elsewhere ---------------------------------------------------------------------
 
+FINDING_COLUMNS = ("node", "what", "stored", "found")
 PAIR_COLUMNS = ("chosen_node", "rejected_node", "chosen_dist", "rejected_dist", "relation")
 SCORE_FIRST = "score the trees first: python evaluate.py --candidates all_trees.json"
 
@@ -105,72 +107,63 @@ def read_rewards(path: str | os.PathLike) -> list[dict]:
     return rows
 
 
-class Beside:
-    """Findings, pairs and rewards by question, and how many of them found their tree."""
+class Annotations:
+    """Findings, pairs and rewards by question; counts the pairs given and the nodes that were found to have rewards."""
 
     def __init__(self, findings: Iterable[dict], pairs: Iterable[dict], rewards: Iterable[dict]):
-        self.findings: dict[Key, list[dict]] = defaultdict(list)
-        for finding in findings:
-            shown = {name: finding.get(name) for name in ("node", "what", "stored", "found")}
-            self.findings[_key(finding)].append({**shown, "limit": bool(finding.get("limit"))})
+        self._findings: dict[Key, list[dict]] = defaultdict(list)
         self._pairs: dict[Key, list[tuple[dict, int]]] = defaultdict(list)
-        self.pair_count = self.shown_pairs = self.rewarded_nodes = 0
-        for pair in pairs:
-            self.pair_count += 1
-            shown = {name: pair.get(name) for name in PAIR_COLUMNS}
-            queries = hash((pair["chosen"][-1]["content"], pair["rejected"][-1]["content"]))  # less than the texts
-            self._pairs[_key(pair)].append((shown, queries))
         self._rewards: dict[Key, dict[str, dict[str, float]]] = {}
-        names: dict[str, None] = {}
+        self.pair_count = self.rewarded_nodes = 0
+        for finding in findings:
+            shown = {name: finding.get(name) for name in FINDING_COLUMNS}
+            self._findings[_key(finding)].append({**shown, "limit": bool(finding.get("limit"))})
+        for pair in pairs:
+            shown = {name: pair.get(name) for name in PAIR_COLUMNS}
+            queries = hash((pair["chosen"][-1]["content"], pair["rejected"][-1]["content"]))  # smaller than the texts
+            self._pairs[_key(pair)].append((shown, queries))
+            self.pair_count += 1
         for row in rewards:
-            by_query = {one["SQL"]: one["rewards"] for one in row["candidates"] if one["rewards"]}
-            self._rewards[_key(row)] = by_query
-            for values in by_query.values():
-                names.update(dict.fromkeys(values))
-        self.adapters = list(names)
+            self._rewards[_key(row)] = {one["SQL"]: one["rewards"] for one in row["candidates"] if one["rewards"]}
+        by_query = (rewards for queries in self._rewards.values() for rewards in queries.values())
+        self.adapters = list(dict.fromkeys(name for rewards in by_query for name in rewards))
 
-    def pairs_of(self, tree: RevisionTree) -> list[dict]:
-        """The pairs that were made of this tree: both nodes are there and have these queries."""
-        nodes, found = tree.nodes, []
-        for pair, queries in self._pairs.get(_tree_key(tree), ()):
-            sides = [nodes.get(pair[side]) for side in ("chosen_node", "rejected_node")]
-            if all(sides) and hash(tuple(node.generated_sql for node in sides)) == queries:
-                found.append(pair)
-        self.shown_pairs += len(found)
-        return found
-
-    def rewards_of(self, tree: RevisionTree) -> dict[str, list[float | None]]:
-        """Node -> rewards in the order of the adapters."""
-        by_query = self._rewards.get(_tree_key(tree), {})
-        found = {
-            node.node_id: [by_query[node.generated_sql].get(name) for name in self.adapters]
+    def of(self, tree: RevisionTree) -> dict:
+        """The findings of a tree, the pairs that were made of it, and the rewards of its queries."""
+        key = str(tree.question.db_id), str(tree.question.question_id)
+        pairs = [pair for pair, queries in self._pairs.get(key, ()) if _is_of(pair, queries, tree)]
+        rewards = self._rewards.get(key, {})
+        rewarded = {  # node -> rewards in the order of the adapters
+            node.node_id: [rewards[node.generated_sql].get(name) for name in self.adapters]
             for node in tree.nodes.values()
-            if node.generated_sql in by_query
+            if node.generated_sql in rewards
         }
-        self.rewarded_nodes += len(found)
-        return found
+        self.rewarded_nodes += len(rewarded)
+        return {"findings": self._findings.get(key, []), "pairs": pairs, "rewards": rewarded}
 
 
 def _key(row: dict) -> Key:
     return str(row["db_id"]), str(row["question_id"])
 
 
-def _tree_key(tree: RevisionTree) -> Key:
-    return str(tree.question.db_id), str(tree.question.question_id)
+def _is_of(pair: dict, queries: int, tree: RevisionTree) -> bool:
+    """Whether both nodes of a pair are in a tree and have its queries, given by hash."""
+    chosen, rejected = (tree.nodes.get(pair[name]) for name in ("chosen_node", "rejected_node"))
+    return bool(chosen and rejected) and hash((chosen.generated_sql, rejected.generated_sql)) == queries
 
 
 # --- index and blocks -------------------------------------------------------------------------------------------------
 
 
-def _write_blocks(spool: IO[str], trees: Iterable[dict], beside: Beside) -> list[dict]:
-    """Write the trees as one line per block; the index, a row per tree."""
+def _write_blocks(spool: IO[str], trees: Iterable[dict], notes: Annotations) -> list[dict]:
+    """Write the trees as one line per block; returns the index, a row per tree."""
     index: list[dict] = []
     block: list[tuple[dict, str]] = []
     for stored in trees:
         tree = tree_from_json(stored)
-        shown = _shown_tree(tree, beside)
-        index.append(_index_row(tree, shown))
-        block.append((shown, tree.prompt))
+        opened = _opened_tree(tree) | notes.of(tree)
+        index.append(_index_row(tree, opened))
+        block.append((opened, tree.prompt))
         if len(block) == BLOCK:
             spool.write(_packed_block(block) + "\n")
             block = []
@@ -179,12 +172,11 @@ def _write_blocks(spool: IO[str], trees: Iterable[dict], beside: Beside) -> list
     return index
 
 
-def _shown_tree(tree: RevisionTree, beside: Beside) -> dict:
-    """What the page shows of an opened tree, but for its prompt."""
-    question = tree.question
+def _opened_tree(tree: RevisionTree) -> dict:
+    """What the page shows of an opened tree, but for its prompt and what is known of it from elsewhere."""
     return {
-        "evidence": question.evidence,
-        "sql": question.sql,
+        "evidence": tree.question.evidence,
+        "sql": tree.question.sql,
         "feedback": tree.feedback,
         "revision": tree.revision,
         "shortened": tree.shortened,
@@ -193,19 +185,15 @@ def _shown_tree(tree: RevisionTree, beside: Beside) -> dict:
             {key: value for key, value in vars(node).items() if key not in ("children_ids", "d", "j")}
             for node in tree.nodes.values()
         ],
-        "findings": beside.findings.get(_tree_key(tree), []),
-        "pairs": beside.pairs_of(tree),
-        "rewards": beside.rewards_of(tree),
     }
 
 
-def _index_row(tree: RevisionTree, shown: dict) -> dict:
+def _index_row(tree: RevisionTree, opened: dict) -> dict:
     """What lists, filters and the overview need: `outcomes` maps to [queries, correct ones]."""
     outcomes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for node in tree.nodes.values():
-        of = outcomes[str(node.outcome)]
-        of[0] += 1
-        of[1] += bool(node.is_correct)
+        outcomes[str(node.outcome)][0] += 1
+        outcomes[str(node.outcome)][1] += bool(node.is_correct)
     return {
         "id": tree.question.question_id,
         "db": tree.question.db_id,
@@ -215,15 +203,15 @@ def _index_row(tree: RevisionTree, shown: dict) -> dict:
         "depth": tree.max_depth,
         "outcomes": outcomes,
         "distances": Counter(str(node.revision_distance) for node in tree.nodes.values()),
-        "findings": Counter(finding["what"] for finding in shown["findings"] if not finding["limit"]),
-        "limits": sum(finding["limit"] for finding in shown["findings"]),
-        "pairs": len(shown["pairs"]),
+        "findings": Counter(finding["what"] for finding in opened["findings"] if not finding["limit"]),
+        "limits": sum(finding["limit"] for finding in opened["findings"]),
+        "pairs": len(opened["pairs"]),
     }
 
 
 def _packed_block(block: list[tuple[dict, str]]) -> str:
-    """Prompts stand side by side, because those of a database share their schema and deflate looks 32 KiB back."""
-    return _packed({"trees": [shown for shown, _ in block], "prompts": [prompt for _, prompt in block]})
+    """Prompts are side by side, because those of a database share their schema and deflate looks 32 KiB back."""
+    return _packed({"trees": [opened for opened, _ in block], "prompts": [prompt for _, prompt in block]})
 
 
 def _packed(content: object) -> str:
