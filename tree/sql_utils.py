@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import compress
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,6 +32,7 @@ KILL_AFTER = 5.0  # seconds past the timeout until the worker process is killed
 TRIES = 2  # runs of a task whose worker dies
 STOPPED = "stopped with its worker"  # the error of a query that hung where no limit is looked at
 DIED = "its worker process died"
+NO_GOLD = Execution("no_sql")
 MAX_RESTARTS = 100  # new pools per run
 
 
@@ -136,7 +138,8 @@ class Executor:
 
     async def execute(self, path: Path, sql: str) -> Execution:
         """Run `sql` on the database at `path`."""
-        return await self._send(worker.execute, str(path), self.limits, sql)
+        [verdict] = await self._verdicts(path, [sql], "")
+        return verdict.execution
 
     async def run_gold(self, path: Path, sql: str) -> Execution:
         """Run a gold query, once for all: its result is kept for the candidates that follow."""
@@ -164,37 +167,35 @@ class Executor:
 
     async def judge_all(self, path: Path, sqls: Sequence[str], gold_sql: str) -> list[Verdict]:
         """`judge` for several candidates of one question, in one task: less to send than with a task for each."""
-        verdicts = await self._for_each(worker.judge_all, path, sqls, gold_sql, _lost_verdict)
+        verdicts = await self._verdicts(path, sqls, gold_sql)
         right = [number for number, verdict in enumerate(verdicts) if verdict.ex]
         if right and self.perturbed:
             fragile = await self._fragile(path, [(sqls[number], verdicts[number]) for number in right], gold_sql)
-            for number, is_fragile in zip(right, fragile, strict=True):
-                if is_fragile:
-                    verdicts[number] = marked_fragile(verdicts[number])
+            for number in compress(right, fragile):
+                verdicts[number] = marked_fragile(verdicts[number])
         return verdicts
 
     async def observe(self, path: Path, sql: str, gold_sql: str) -> Result:
         """Run `sql` ("" for a reply without a query) to its end; `gold_sql` is "" when there is no gold."""
-        [result] = await self._for_each(worker.observe_all, path, [sql], gold_sql, _lost_result)
-        return result
+        [verdict] = await self._verdicts(path, [sql], gold_sql, whole=True)
+        ex = verdict.ex if verdict.gold.outcome in RAN else None
+        return Result(verdict.execution.outcome, verdict.digest, ex)
 
-    async def _for_each(
-        self, task: Callable, path: Path, sqls: Sequence[str], gold_sql: str, lost: Callable
-    ) -> list[Verdict] | list[Result]:
-        """What `task` says of each candidate; `lost(execution, gold)` says it of one that costs its worker."""
-        arguments = str(path), self.limits, self.cache
-        gold = self._lost_gold.get((path, gold_sql))
+    async def _verdicts(self, path: Path, sqls: Sequence[str], gold_sql: str, whole: bool = False) -> list[Verdict]:
+        """The verdicts on the database itself: in one task, or each in its own where that one was lost."""
+        task = worker.judge_all, str(path), self.limits, self.cache
+        gold = self._lost_gold.get((path, gold_sql)) if gold_sql else NO_GOLD
         if not gold:
-            found = await self._send(task, *arguments, tuple(sqls), gold_sql, tries=1)
-            if not isinstance(found, Execution):
-                return found
-            gold = await self.run_gold(path, gold_sql) if gold_sql else None
-            if found.error == STOPPED and len(sqls) == 1 and _may_run(gold):
-                return [lost(found, gold)]  # it was no other
-        lost_gold = None if _may_run(gold) else gold
-        alone = (self._send(task, *arguments, (sql,), gold_sql, lost_gold) for sql in sqls)
-        results = await asyncio.gather(*alone)
-        return [lost(found, gold) if isinstance(found, Execution) else found[0] for found in results]
+            verdicts = await self._send(*task, sqls, gold_sql, whole, tries=1)
+            if not isinstance(verdicts, Execution):
+                return verdicts
+            gold = await self.run_gold(path, gold_sql)
+            if verdicts.error == STOPPED and len(sqls) == 1 and gold.outcome in RAN:  # it was no other
+                return [Verdict(verdicts, gold)]
+        failed_gold = None if gold.outcome in RAN else gold
+        alone = [self._send(*task, (sql,), gold_sql, whole, failed_gold) for sql in sqls]
+        found = await asyncio.gather(*alone)
+        return [Verdict(one, gold) if isinstance(one, Execution) else one[0] for one in found]
 
     async def _fragile(self, path: Path, right: Sequence[tuple[str, Verdict]], gold_sql: str) -> list[bool]:
         """Which right candidates are so by coincidence only.
@@ -245,16 +246,3 @@ class Executor:
         broken.stop()
         broken.join()
         self._pool = self._new_pool()
-
-
-def _may_run(gold: Execution | None) -> bool:
-    """Whether there is no gold, or one that runs."""
-    return gold is None or gold.outcome in RAN
-
-
-def _lost_verdict(execution: Execution, gold: Execution) -> Verdict:
-    return Verdict(execution, gold, False, False)
-
-
-def _lost_result(execution: Execution, gold: Execution | None) -> Result:
-    return Result(execution.outcome, "", False if gold and gold.outcome in RAN else None)

@@ -121,16 +121,17 @@ def fingerprint(database: str | os.PathLike) -> str:
 
 
 @contextlib.contextmanager
-def building(place: Path) -> Iterator[str]:
+def building(place: Path, lasting: bool = True) -> Iterator[str]:
     """The name of a file to write; it takes the place of `place` when the block ends well, else nothing of it stays.
 
-    Processes may build the same file at once; the last one stays.
+    Processes may build the same file at once; the last one stays. Unless it is `lasting`, losing power may cost it.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
     try:
         yield temporary
-        os.fsync(handle)
+        if lasting:
+            os.fsync(handle)
         os.replace(temporary, place)
     except BaseException:
         os.unlink(temporary)
@@ -176,13 +177,5 @@ class GoldCache:
         execution = result[0]
         if place is None or execution.outcome not in KEPT_OUTCOMES or BY_CHANCE in execution.flags:
             return
-        with contextlib.suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=place.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    pickle.dump(result, file, protocol=pickle.HIGHEST_PROTOCOL)
-                os.replace(temporary, place)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+        with contextlib.suppress(OSError), building(place, lasting=False) as temporary, open(temporary, "wb") as file:
+            pickle.dump(result, file, protocol=pickle.HIGHEST_PROTOCOL)

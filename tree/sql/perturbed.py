@@ -23,16 +23,18 @@ from pathlib import Path
 
 from common.files import InputError
 from tree.sql.cache import building, fingerprint
+from tree.sql.results import Row
 from tree.sql.table_info import Problems
-from tree.sql.table_sample import Row, Table, alike, insert_rows, read_tables
+from tree.sql.table_sample import SampledTable, comparable_key, insert_rows, read_tables
 from tree.sql.tokens import delimited
 
 INSTANCES = ("half_0", "half_1", "shuffled")
 EDITION = "1"  # of the rules in this file: instances made by others are not taken for these
 LEAST = 0.1  # of a table's half, see `second_half`
 
-Place = tuple[str, int]  # a row: its table and its number there
-Links = dict[str, list[list[Place]]]  # table -> for each row, the rows that it refers to
+Tables = dict[str, SampledTable]
+RowId = tuple[str, int]  # a table, and the number of a row in its sample
+Parents = dict[RowId, list[RowId]]  # the rows that a row refers to
 
 
 def instance_files(folder: Path, path: str) -> list[Path]:
@@ -44,85 +46,101 @@ def instance_files(folder: Path, path: str) -> list[Path]:
 # --- choosing rows --------------------------------------------------------------------------------------------------
 
 
-def links(tables: dict[str, Table]) -> Links:
-    """For each row, those it refers to. A row that refers to none although its foreign key is set is left as it is."""
-    found: Links = {name: [[] for _ in table.rows] for name, table in tables.items()}
+def parents_of_rows(tables: Tables) -> Parents:
+    """For each row, those it refers to: none where a foreign key is set although its row is missing."""
+    parents: Parents = {row: [] for name, table in tables.items() for row in row_ids(name, range(len(table.rows)))}
     for name, table in tables.items():
-        for key in table.keys:
-            places: dict[tuple, list[Place]] = {}
-            for number, row in enumerate(tables[key.parent].rows):
-                places.setdefault(alike(row, key.parent_columns), []).append((key.parent, number))
+        for reference in table.references:
+            owners: dict[tuple | None, list[RowId]] = {}
+            for number, row in enumerate(tables[reference.parent].rows):
+                key = comparable_key(row, reference.parent_columns)
+                owners.setdefault(key, []).append((reference.parent, number))
             for number, row in enumerate(table.rows):
-                if (wanted := alike(row, key.columns)) is not None:
-                    found[name][number] += places.get(wanted, ())
-    return found
+                key = comparable_key(row, reference.columns)
+                parents[name, number] += [] if key is None else owners.get(key, [])
+    return parents
 
 
-def with_parents(places: Iterable[Place], refers: Links) -> set[Place]:
+def row_ids(name: str, numbers: Iterable[int]) -> list[RowId]:
+    """Rows of one table."""
+    return [(name, number) for number in numbers]
+
+
+def with_parents(rows: Iterable[RowId], parents: Parents) -> set[RowId]:
     """Rows together with all that they refer to, directly or not."""
-    found, waiting = set(), list(places)
+    found: set[RowId] = set()
+    waiting = list(rows)
     while waiting:
-        place = waiting.pop()
-        if place not in found:
-            found.add(place)
-            waiting += refers[place[0]][place[1]]
+        row = waiting.pop()
+        if row not in found:
+            found.add(row)
+            waiting += parents[row]
     return found
 
 
-def _parents_first(tables: dict[str, Table]) -> list[str]:
+def parents_first(tables: Tables) -> list[str]:
     """Names of tables, each after those that it refers to as far as there are no circles."""
-    ordered: dict[str, None] = {}
-    begun = set()
-
-    def visit(name: str) -> None:
-        if name not in begun:
-            begun.add(name)
-            for key in tables[name].keys:
-                visit(key.parent)
-            ordered[name] = None
-
+    ordered: list[str] = []
+    begun: set[str] = set()
     for name in tables:
-        visit(name)
-    return list(ordered)
+        _append_after_parents(name, tables, begun, ordered)
+    return ordered
 
 
-def _sides(table: Table) -> tuple[list[int], list[int]]:
+def _append_after_parents(name: str, tables: Tables, begun: set[str], ordered: list[str]) -> None:
+    if name in begun:
+        return
+    begun.add(name)
+    for reference in tables[name].references:
+        _append_after_parents(reference.parent, tables, begun, ordered)
+    ordered.append(name)
+
+
+def halves(name: str, table: SampledTable) -> tuple[list[RowId], list[RowId]]:
     """The rows of a table in two halves."""
     numbers = list(range(len(table.rows)))
     random.Random(table.name).shuffle(numbers)
     middle = (len(numbers) + 1) // 2
-    return sorted(numbers[:middle]), sorted(numbers[middle:])
+    return row_ids(name, sorted(numbers[:middle])), row_ids(name, sorted(numbers[middle:]))
 
 
-def first_half(tables: dict[str, Table], refers: Links) -> set[Place]:
+def first_half(tables: Tables, parents: Parents) -> set[RowId]:
     """One half of each table and what it refers to: no table loses all its rows, joins and conditions keep meeting."""
-    return with_parents(((name, number) for name, table in tables.items() for number in _sides(table)[0]), refers)
+    return with_parents((row for name, table in tables.items() for row in halves(name, table)[0]), parents)
 
 
-def second_half(tables: dict[str, Table], refers: Links) -> set[Place]:
+def second_half(tables: Tables, parents: Parents) -> set[RowId]:
     """The rows of the other halves that refer to none outside of them.
 
     The first half may hold every row that is referred to, so that counting them gives the same; this one seldom does.
     Where many foreign keys meet nearly nothing would be left: a tenth of a table's half stays, with what it refers to.
     """
-    kept: set[Place] = set()
-    above: set[str] = set()
-    for name in _parents_first(tables):
-        half = _sides(tables[name])[1]
-        alone = {number for number in half if all(place in kept for place in refers[name][number] if place[0] in above)}
-        enough = math.ceil(len(half) * LEAST)
-        others = [number for number in half if number not in alone][: max(0, enough - len(alone))]
-        kept |= with_parents(((name, number) for number in [*alone, *others]), refers)
-        above.add(name)
+    kept: set[RowId] = set()
+    decided: set[str] = set()  # tables; in a circle, references to one that comes later are not asked for
+    for name in parents_first(tables):
+        half = halves(name, tables[name])[1]
+        complete = [row for row in half if all(parent in kept or parent[0] not in decided for parent in parents[row])]
+        lacking = max(0, math.ceil(len(half) * LEAST) - len(complete))
+        others = sorted(set(half) - set(complete))[:lacking]
+        kept |= with_parents(complete + others, parents)
+        decided.add(name)
     return kept
 
 
-def shuffled(table: Table) -> list[Row]:
-    """The rows of a table with the values of its free columns moved, each column by another number of places."""
+def rows_within(tables: Tables, chosen: set[RowId]) -> dict[str, list[Row]]:
+    """The chosen rows of each table."""
+    return {
+        name: [row for number, row in enumerate(table.rows) if (name, number) in chosen]
+        for name, table in tables.items()
+    }
+
+
+def shuffled(table: SampledTable) -> list[Row]:
+    """The rows of a table with the values of its movable columns moved, each column by another number of rows."""
     order = list(range(len(table.rows)))
     random.Random(table.name).shuffle(order)
     rows = [list(row) for row in table.rows]
-    for shift, column in enumerate(table.free, 1):
+    for shift, column in enumerate(table.movable, 1):
         for place, number in enumerate(order):
             rows[number][column] = table.rows[order[(place + shift) % len(order)]][column]
     return [tuple(row) for row in rows]
@@ -140,13 +158,12 @@ def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Cal
     """
     problems: Problems = {}
     tables = read_tables(connection, problems)
-    refers = links(tables)
-    halves = first_half(tables, refers), second_half(tables, refers)
+    parents = parents_of_rows(tables)
     contents = [
-        {name: [row for i, row in enumerate(table.rows) if (name, i) in half] for name, table in tables.items()}
-        for half in halves
+        rows_within(tables, first_half(tables, parents)),
+        rows_within(tables, second_half(tables, parents)),
+        {name: shuffled(table) for name, table in tables.items()},
     ]
-    contents.append({name: shuffled(table) for name, table in tables.items()})
     query = "SELECT sql FROM sqlite_master WHERE type IN ('index', 'view') AND sql IS NOT NULL ORDER BY rowid"
     others = [sql for (sql,) in connection.execute(query)]
     if not is_current():
@@ -157,14 +174,13 @@ def build(connection: sqlite3.Connection, files: Sequence[Path], is_current: Cal
     return problems
 
 
-def _fill(
-    instance: sqlite3.Connection, tables: dict[str, Table], rows: dict[str, list[Row]], others: list[str]
-) -> None:
+def _fill(instance: sqlite3.Connection, tables: Tables, rows: dict[str, list[Row]], others: list[str]) -> None:
     """Create and fill the tables, then create `others`, the indexes and views."""
-    for checked in ("foreign_keys = OFF", "ignore_check_constraints = ON", "trusted_schema = OFF"):
-        instance.execute(f"PRAGMA {checked}")
-    for lasting in ("journal_mode = OFF", "synchronous = OFF"):  # the file is synced as a whole, or thrown away
-        instance.execute(f"PRAGMA {lasting}")
+    instance.execute("PRAGMA foreign_keys = OFF")
+    instance.execute("PRAGMA ignore_check_constraints = ON")
+    instance.execute("PRAGMA trusted_schema = OFF")
+    instance.execute("PRAGMA journal_mode = OFF")  # the file is synced as a whole, or thrown away
+    instance.execute("PRAGMA synchronous = OFF")
     for name, table in tables.items():
         if _create(instance, table.sql):
             insert_rows(instance, delimited(table.name), ([row[i] for i in table.stored] for row in rows[name]))

@@ -49,13 +49,14 @@ class Verdict:
 
     `ex` is BIRD's official rule (`set(pred) == set(gold)`, Python equality) on gold that ran; `strict` also wants each
     row as often as gold has it, and gold's order when the outermost gold query orders. `gold` is the gold query's own
-    execution.
+    execution. `digest` is of the set of rows, where it was asked for and the candidate ran.
     """
 
     execution: Execution
     gold: Execution
-    ex: bool
-    strict: bool
+    ex: bool = False
+    strict: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True)

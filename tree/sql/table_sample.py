@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from tree.sql.results import Row
 from tree.sql.table_info import ColumnInfo, Problems, TableInfo, is_unicode, list_tables, reason
 from tree.sql.tokens import delimited
 
@@ -13,12 +14,10 @@ ROWS = 5_000  # taken of a table, beside those that the rows taken refer to
 BLOCKS = 10  # of neighbouring rows, which often belong together, that the rows of a larger table are taken in
 BYTES = 64_000_000  # of text and blobs taken of a table
 
-Row = tuple
-
 
 @dataclass(frozen=True)
-class ForeignKey:
-    """Columns of a table, by number, and those that they refer to."""
+class Reference:
+    """A foreign key: columns of a table, by number, and those of its parent that they refer to."""
 
     columns: tuple[int, ...]
     parent: str
@@ -26,23 +25,24 @@ class ForeignKey:
 
 
 @dataclass
-class Table:
-    """A table's definition and the rows taken of it; `whole` when these are all.
+class SampledTable:
+    """A table's definition and the rows taken of it; `complete` when these are all.
 
-    Rows hold every column; `stored` are those not computed from others, `free` those that may be shuffled.
+    Rows hold every column; `stored` are the numbers of those not computed from others, `movable` of those that may be
+    shuffled.
     """
 
     name: str
     sql: str
     columns: tuple[str, ...]
     stored: tuple[int, ...]
-    free: tuple[int, ...]
-    keys: tuple[ForeignKey, ...]
+    movable: tuple[int, ...]
+    references: tuple[Reference, ...]
     rows: list[Row]
-    whole: bool
+    complete: bool
 
 
-def read_tables(connection: sqlite3.Connection, problems: Problems) -> dict[str, Table]:
+def read_tables(connection: sqlite3.Connection, problems: Problems) -> dict[str, SampledTable]:
     """Ordinary tables by their names in lower case, in the order of their creation, with at most ROWS rows of each and
     those that these refer to. A table with something that cannot be read is left out and added to `problems`.
     """
@@ -50,37 +50,42 @@ def read_tables(connection: sqlite3.Connection, problems: Problems) -> dict[str,
     ordinary = [info for info in list_tables(connection) if info.kind == "table"]
     for info in ordinary:
         problems.update(info.problems())
-    whole = [info for info in ordinary if not info.problems()]
-    columns = {info.name.lower(): info.columns for info in whole}
-    keys = {info.name.lower(): _foreign_keys(connection, info.name, columns) for info in whole}
+    readable = [info for info in ordinary if not info.problems()]
+    columns = {info.name.lower(): info.columns for info in readable}
+    references = {info.name.lower(): _references(connection, info.name, columns) for info in readable}
     tables = {}
-    for info in whole:
+    for info in readable:
         try:
-            rows, all_taken = _rows_taken(connection, info.name, {column.name.lower() for column in info.columns})
+            tables[info.name.lower()] = _sample(connection, info, definitions[info.name], references)
         except sqlite3.Error as error:
             problems[info.name, ""] = reason(error)
-            continue
-        tables[info.name.lower()] = Table(
-            name=info.name,
-            sql=definitions[info.name],
-            columns=tuple(column.name for column in info.columns),
-            stored=tuple(number for number, column in enumerate(info.columns) if not column.computed),
-            free=_free_columns(connection, info, keys),
-            keys=keys[info.name.lower()],
-            rows=rows,
-            whole=all_taken,
-        )
     if problems and not tables:
         raise sqlite3.DatabaseError(f"no table can be read: {next(iter(problems.values()))}")
     for table in tables.values():
-        table.keys = tuple(key for key in table.keys if key.parent in tables)
+        table.references = tuple(reference for reference in table.references if reference.parent in tables)
     _take_parents(connection, tables)
     return tables
 
 
-def _foreign_keys(
+def _sample(
+    connection: sqlite3.Connection, info: TableInfo, definition: str, references: dict[str, tuple[Reference, ...]]
+) -> SampledTable:
+    rows, complete = _rows_taken(connection, info.name, {column.name.lower() for column in info.columns})
+    return SampledTable(
+        name=info.name,
+        sql=definition,
+        columns=tuple(column.name for column in info.columns),
+        stored=tuple(number for number, column in enumerate(info.columns) if not column.computed),
+        movable=_movable_columns(connection, info, references),
+        references=references[info.name.lower()],
+        rows=rows,
+        complete=complete,
+    )
+
+
+def _references(
     connection: sqlite3.Connection, name: str, columns: dict[str, tuple[ColumnInfo, ...]]
-) -> tuple[ForeignKey, ...]:
+) -> tuple[Reference, ...]:
     """The foreign keys of a table, without those to tables or columns that do not exist."""
     parts: dict[int, list[Row]] = {}
     query = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
@@ -96,19 +101,19 @@ def _foreign_keys(
             here = tuple(numbers[name.lower()][column.lower()] for _, column, _ in key)
             there = tuple(numbers[parent][column.lower()] for column in wanted)
             if len(here) == len(there):
-                found.append(ForeignKey(here, parent, there))
+                found.append(Reference(here, parent, there))
     return tuple(found)
 
 
-def _free_columns(
-    connection: sqlite3.Connection, info: TableInfo, keys: dict[str, tuple[ForeignKey, ...]]
+def _movable_columns(
+    connection: sqlite3.Connection, info: TableInfo, references: dict[str, tuple[Reference, ...]]
 ) -> tuple[int, ...]:
     """The columns of a table that no key, foreign key or UNIQUE says anything about."""
     bound = {number for number, column in enumerate(info.columns) if column.rank}
-    for table, own in keys.items():
-        for key in own:
-            bound.update(key.columns if table == info.name.lower() else ())
-            bound.update(key.parent_columns if key.parent == info.name.lower() else ())
+    for table, own in references.items():
+        for reference in own:
+            bound.update(reference.columns if table == info.name.lower() else ())
+            bound.update(reference.parent_columns if reference.parent == info.name.lower() else ())
     unclear = any(column.computed for column in info.columns)  # what is computed may be bound by anything
     unique = """SELECT partial, cid FROM pragma_index_list(?) AS list, pragma_index_info(list.name) WHERE "unique\""""
     for partial, number in connection.execute(unique, (info.name,)):
@@ -145,17 +150,17 @@ def _read(cursor: Iterable[Row], budget: int) -> tuple[list[Row], bool]:
     return rows, True
 
 
-def alike(row: Row, columns: Iterable[int]) -> tuple | None:
+def comparable_key(row: Row, columns: Iterable[int]) -> tuple | None:
     """What a row's key refers to, or is referred to by; None when a part is NULL, which refers to nothing.
 
     It is coarser than SQLite's comparison, whose affinities and collations may hold 1 and '1', or 'a' and 'A', for
     equal. Keys that are wrongly taken for equal only keep a few more rows together.
     """
-    key = tuple(_alike(row[column]) for column in columns)
+    key = tuple(_comparable(row[column]) for column in columns)
     return None if None in key else key
 
 
-def _alike(value: object) -> object:
+def _comparable(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = value.strip().lower()
@@ -166,27 +171,30 @@ def _alike(value: object) -> object:
     return text
 
 
-def _take_parents(connection: sqlite3.Connection, tables: dict[str, Table]) -> None:
+def _take_parents(connection: sqlite3.Connection, tables: dict[str, SampledTable]) -> None:
     """Add the rows that taken rows refer to, and those that these refer to."""
     connection.execute("PRAGMA temp_store = MEMORY")
-    grown = True
-    while grown:
-        grown = False
-        for table in tables.values():
-            for key in table.keys:
-                parent = tables[key.parent]
-                if not parent.whole:
-                    rows = _missing_parents(connection, table, key, parent)
-                    parent.rows += rows
-                    grown = grown or bool(rows)
+    links = [(table, reference) for table in tables.values() for reference in table.references]
+    has_grown = True
+    while has_grown:
+        has_grown = False
+        for table, reference in links:
+            parent = tables[reference.parent]
+            if not parent.complete:
+                rows = _missing_parents(connection, table, reference, parent)
+                parent.rows += rows
+                has_grown = has_grown or bool(rows)
 
 
-def _missing_parents(connection: sqlite3.Connection, table: Table, key: ForeignKey, parent: Table) -> list[Row]:
-    present = {None, *(alike(row, key.parent_columns) for row in parent.rows)}
-    keys = ((alike(row, key.columns), row) for row in table.rows)
-    wanted = {found: [row[column] for column in key.columns] for found, row in keys if found not in present}
-    names = ", ".join(delimited(parent.columns[column]) for column in key.parent_columns)
-    connection.execute(f"CREATE TEMP TABLE wanted ({', '.join(f'k{i}' for i in range(len(key.columns)))})")
+def _missing_parents(
+    connection: sqlite3.Connection, table: SampledTable, reference: Reference, parent: SampledTable
+) -> list[Row]:
+    present = {None, *(comparable_key(row, reference.parent_columns) for row in parent.rows)}
+    keys = ((comparable_key(row, reference.columns), row) for row in table.rows)
+    wanted = {key: [row[column] for column in reference.columns] for key, row in keys if key not in present}
+    names = ", ".join(delimited(parent.columns[column]) for column in reference.parent_columns)
+    slots = ", ".join(f"k{i}" for i in range(len(reference.columns)))
+    connection.execute(f"CREATE TEMP TABLE wanted ({slots})")
     insert_rows(connection, "temp.wanted", wanted.values())
     query = f"SELECT * FROM {delimited(parent.name)} WHERE ({names}) IN (SELECT * FROM temp.wanted)"
     try:
@@ -194,7 +202,7 @@ def _missing_parents(connection: sqlite3.Connection, table: Table, key: ForeignK
     except sqlite3.Error:  # a collation that is missing, a damaged page: these rows stay without their parents
         rows = []
     connection.execute("DROP TABLE temp.wanted")
-    return [row for row in rows if alike(row, key.parent_columns) not in present]
+    return [row for row in rows if comparable_key(row, reference.parent_columns) not in present]
 
 
 def insert_rows(connection: sqlite3.Connection, table: str, rows: Iterable[Sequence]) -> None:

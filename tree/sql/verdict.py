@@ -15,7 +15,7 @@ from tree.sql.canonical import canonical_sql
 from tree.sql.guarded import Limits
 from tree.sql.perturbed import instance_files
 from tree.sql.query_text import orders_rows, returns_constants
-from tree.sql.results import BY_CHANCE, FRAGILE, RAN, Execution, Result, Row, Verdict
+from tree.sql.results import BY_CHANCE, FRAGILE, RAN, Execution, Row, Verdict
 from tree.sql.sandbox import NO_SUCH, run
 from tree.sql.tokens import TOKEN
 
@@ -59,23 +59,31 @@ def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[
 
 
 def judge(
-    path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, lost_gold: Execution | None = None
+    path: str,
+    sql: str,
+    gold_sql: str,
+    limits: Limits,
+    cache: GoldCache,
+    failed_gold: Execution | None = None,
+    whole: bool = False,
 ) -> Verdict:
     """Run a candidate ("" for a reply without SQL) and compare its rows with gold's.
 
-    `lost_gold` is the execution of gold that is known not to run; it is not tried again.
+    `failed_gold` is the execution of gold that does not run, where that is known. A result that is `whole` is read to
+    its end also when it is proven wrong, and has a digest, so that candidates can be compared with each other.
     """
-    gold, gold_rows, gold_set = (lost_gold, [], None) if lost_gold else gold_result(path, gold_sql, limits, cache)
+    gold, gold_rows, gold_set = (failed_gold, [], None) if failed_gold else gold_result(path, gold_sql, limits, cache)
     if not sql:
-        return Verdict(Execution("no_sql"), gold, False, False)
+        return Verdict(Execution("no_sql"), gold)
     gold_ran = gold.outcome in RAN
-    execution, rows = run(path, sql, limits, gold_set if gold_ran else None)
+    execution, rows = run(path, sql, limits, gold_set if gold_ran and not whole else None)
+    digest = rows_digest(rows) if whole and execution.outcome in RAN else ""
     if not gold_ran or execution.outcome not in RAN or execution.more:
-        return Verdict(execution, gold, False, False)
+        return Verdict(execution, gold, digest=digest)
     if gold.outcome == execution.outcome == "empty":
         execution = replace(execution, flags=(*execution.flags, "both_empty"))
     ex = set(rows) == gold_set
-    return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, gold_sql))
+    return Verdict(execution, gold, ex, ex and same_rows(rows, gold_rows, gold_sql), digest)
 
 
 def same_rows(rows: list[Row], gold_rows: list[Row], gold_sql: str) -> bool:
@@ -84,23 +92,6 @@ def same_rows(rows: list[Row], gold_rows: list[Row], gold_sql: str) -> bool:
     Gold is read for its ORDER BY only when it matters: that costs more than running most queries.
     """
     return rows == gold_rows or (Counter(rows) == Counter(gold_rows) and not orders_rows(gold_sql))
-
-
-# --- whole results --------------------------------------------------------------------------------------------------
-
-
-def observe(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> Result:
-    """Run a candidate ("" for a reply without SQL) to its end; `gold_sql` is "" when there is none.
-
-    Unlike `judge` it reads wrong results whole, so that candidates can be compared with each other.
-    """
-    execution, rows = run(path, sql, limits) if sql else (Execution("no_sql"), [])
-    ran = execution.outcome in RAN
-    ex = None
-    if gold_sql:
-        gold, _, gold_set = gold_result(path, gold_sql, limits, cache)
-        ex = ran and set(rows) == gold_set if gold.outcome in RAN else None
-    return Result(execution.outcome, rows_digest(rows) if ran else "", ex)
 
 
 def rows_digest(rows: list[Row]) -> str:

@@ -17,10 +17,9 @@ from tree.sql.cache import GoldCache, content_digest
 from tree.sql.database_file import connect
 from tree.sql.guarded import Limits, watch
 from tree.sql.perturbed import build, instance_files
-from tree.sql.results import Execution, Result, Verdict
-from tree.sql.sandbox import run
+from tree.sql.results import Execution, Verdict
 from tree.sql.table_info import Problems
-from tree.sql.verdict import is_fragile, judge, observe, run_gold
+from tree.sql.verdict import is_fragile, judge, run_gold
 
 NICENESS = 5
 WORKER_MEMORY = 4 << 30  # bytes of address space
@@ -46,8 +45,12 @@ def start_worker() -> None:
 
 
 @contextlib.contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """The kernel kills this process when the block takes longer, also inside C code that holds Python's lock."""
+def on_the_clock(path: str, seconds: float) -> Iterator[None]:
+    """The kernel kills this process when the block takes longer, also inside C code that holds Python's lock.
+
+    The database is read first: a large file that nobody has read takes longer than a query.
+    """
+    content_digest(path)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -55,47 +58,34 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-@contextlib.contextmanager
-def on_the_clock(path: str, limits: Limits) -> Iterator[None]:
-    """For queries on a database, which is read first: a large file that nobody has read takes longer than a query."""
-    content_digest(path)
-    with alarm(limits.timeout + limits.kill_after):
-        yield
-
-
-def execute(path: str, limits: Limits, sql: str) -> Execution:
-    """Run a query that is compared with nothing."""
-    with alarm(limits.timeout + limits.kill_after):
-        return run(path, sql, limits)[0]
+# --- tasks ----------------------------------------------------------------------------------------------------------
 
 
 def execute_gold(path: str, limits: Limits, cache: GoldCache, sql: str) -> Execution:
     """Run a gold query, unless its result is kept; then it is."""
-    with on_the_clock(path, limits):
+    with on_the_clock(path, limits.timeout + limits.kill_after):
         return run_gold(path, sql, limits, cache, keep=True)[0]
 
 
 def judge_all(
-    path: str, limits: Limits, cache: GoldCache, sqls: Sequence[str], gold_sql: str, lost_gold: Execution | None = None
+    path: str,
+    limits: Limits,
+    cache: GoldCache,
+    sqls: Sequence[str],
+    gold_sql: str,
+    whole: bool = False,
+    failed_gold: Execution | None = None,
 ) -> list[Verdict]:
     """The verdicts on candidates of one question, on the database itself."""
-    with on_the_clock(path, limits):
-        return [judge(path, sql, gold_sql, limits, cache, lost_gold) for sql in sqls]
-
-
-def observe_all(
-    path: str, limits: Limits, cache: GoldCache, sqls: Sequence[str], gold_sql: str, lost_gold: Execution | None = None
-) -> list[Result]:
-    """What candidates of one question return."""
-    with on_the_clock(path, limits):
-        return [observe(path, sql, "" if lost_gold else gold_sql, limits, cache) for sql in sqls]
+    with on_the_clock(path, limits.timeout + limits.kill_after):
+        return [judge(path, sql, gold_sql, limits, cache, failed_gold, whole) for sql in sqls]
 
 
 def find_fragile(
     path: str, limits: Limits, cache: GoldCache, right: Sequence[tuple[str, Verdict]], gold_sql: str, perturbed: Path
 ) -> list[bool]:
     """Which right candidates are so by coincidence only."""
-    with on_the_clock(path, limits):
+    with on_the_clock(path, limits.timeout + limits.kill_after):
         return [is_fragile(path, sql, gold_sql, verdict, limits, cache, perturbed) for sql, verdict in right]
 
 
@@ -103,7 +93,7 @@ def prepare(path: str, perturbed: Path) -> tuple[str, Problems]:
     """Make the perturbed instances of a database, see `Executor.prepare`."""
     problems: Problems = {}
     try:
-        with alarm(PREPARE_TIMEOUT):
+        with on_the_clock(path, PREPARE_TIMEOUT):
             files = instance_files(perturbed, path)
             if not all(file.is_file() for file in files):
                 with contextlib.closing(connect(path)) as connection:

@@ -6,10 +6,10 @@ import hashlib
 import multiprocessing
 import os
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,7 @@ def outcome(executor: Executor, path: Path, sql: str) -> str:
         ("SELECT COUNT(*) FROM " + ", ".join(f"product AS p{i}, product AS q{i}" for i in range(14)), "timeout"),
         ("SELECT zeroblob(2000000000)", "too_large"),
         ("SELECT replace(hex(zeroblob(9000000)), '0', 'aaaaaaaaaa')", "too_large"),
-        ("", "not_a_query"),
+        ("", "no_sql"),
         (" ; ", "not_a_query"),
         ("-- only a comment", "not_a_query"),
         ("/* nothing */", "not_a_query"),
@@ -157,12 +157,12 @@ def test_a_database_is_read_whole_before_the_clock_of_a_query_runs(shop, monkeyp
     tasks = (
         lambda: worker.execute_gold(path, limits, cache, sql),
         lambda: worker.judge_all(path, limits, cache, (sql,), sql),
-        lambda: worker.observe_all(path, limits, cache, (sql,), sql),
+        lambda: worker.find_fragile(path, limits, cache, [], sql, shop.parent),
     )
     for task in tasks:
         done = []
         monkeypatch.setattr(worker, "content_digest", lambda _, done=done: done.append("digest"))
-        monkeypatch.setattr(worker, "alarm", lambda _, done=done: done.append("alarm") or nullcontext())
+        monkeypatch.setattr(signal, "setitimer", lambda *_, done=done: done.append("alarm"))
         task()
         assert done[:2] == ["digest", "alarm"]
 

@@ -1,5 +1,6 @@
 """Results of gold, kept for as long as they are true, and whole results of candidates."""
 
+import asyncio
 import os
 import sqlite3
 from pathlib import Path
@@ -15,7 +16,8 @@ from tree.sql.cache import GoldCache
 from tree.sql.guarded import Limits
 from tree.sql.results import Result
 from tree.sql.sandbox import run
-from tree.sql.verdict import gold_result, judge, observe, rows_digest, run_gold
+from tree.sql.verdict import gold_result, judge, rows_digest, run_gold
+from tree.sql_utils import Executor
 
 LIMITS = Limits(5.0, 10**8)
 
@@ -42,17 +44,19 @@ def test_order_and_repetition_do_not_matter(rows, random):
 
 def test_observing_a_query(shop):
     def result(sql: str, gold: str) -> Result:
-        return observe(str(shop), sql, gold, LIMITS, GoldCache(None))
+        return asyncio.run(executor.observe(shop, sql, gold))
 
     gold = "SELECT name FROM product"
-    right, wrong = result('SELECT name AS "Name" FROM product ORDER BY 1', gold), result("SELECT id FROM product", gold)
-    assert (right.ex, right.outcome, wrong.ex) == (True, "ok", False) and right.digest != wrong.digest
-    assert result(gold, "") == Result("ok", right.digest, None)
-    assert result("SELECT nothing", gold) == Result("error", "", False) and result("", "").outcome == "no_sql"
-    assert result(gold, "SELECT nothing").ex is None  # gold does not run
     # wrong from the first row on, and longer than what `judge` reads of such a result
     many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
-    assert result(many.format(3000), gold).digest != result(many.format(2999), gold).digest
+    with Executor(workers=1) as executor:
+        right = result('SELECT name AS "Name" FROM product ORDER BY 1', gold)
+        wrong = result("SELECT id FROM product", gold)
+        assert (right.ex, right.outcome, wrong.ex) == (True, "ok", False) and right.digest != wrong.digest
+        assert result(gold, "") == Result("ok", right.digest, None)
+        assert result("SELECT nothing", gold) == Result("error", "", False) and result("", "").outcome == "no_sql"
+        assert result(gold, "SELECT nothing").ex is None  # gold does not run
+        assert result(many.format(3000), gold).digest != result(many.format(2999), gold).digest
 
 
 # --- what is kept of gold -------------------------------------------------------------------------------------------
