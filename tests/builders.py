@@ -1,11 +1,21 @@
 """Builders of trees, pairs and databases that several tests use."""
 
+import json
 from pathlib import Path
 
+from hypothesis import strategies as st
+
+from tests.conftest import run_main
 from tree.sql.cache import GoldCache
+from tree.sql.canonical import canonical_sql
 from tree.sql.guarded import Limits
 from tree.sql.results import Verdict
 from tree.sql.verdict import is_fragile, judge, marked_fragile
+from tree.tree_builder import feedback_text
+from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
+
+QUESTION = Question(7, "shop", "How many?", "", "SELECT 1", "simple")
+SHOP_GOLD = "SELECT COUNT(*) FROM product"
 
 
 def verdict_here(path: Path, sql: str, gold: str, instances: Path | None = None) -> Verdict:
@@ -15,3 +25,75 @@ def verdict_here(path: Path, sql: str, gold: str, instances: Path | None = None)
     if verdict.ex and instances and is_fragile(str(path), sql, gold, verdict, *rules, instances):
         return marked_fragile(verdict)
     return verdict
+
+
+# --- trees ------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def trees(draw) -> RevisionTree:
+    """Trees grown breadth first with random verdicts; correct nodes and duplicates (if marked) have no children."""
+    tree, marked, first = RevisionTree(QUESTION, "the task"), draw(st.booleans()), {}
+    parents = [INITIAL]
+    for _ in range(draw(st.integers(1, 4))):
+        level = []
+        for parent in parents:
+            for _ in range(draw(st.integers(1, 3))):
+                correct, own = draw(st.booleans()), f"SELECT {len(tree.nodes)} FROM t"
+                sql = draw(st.sampled_from(["SELECT 1", "SELECT 2", "select  1", "SELECT a FROM t", "", own, own]))
+                node = tree.add(
+                    parent,
+                    generated_sql=sql,
+                    execution_feedback="feedback",
+                    outcome="ok" if sql else "no_sql",
+                    is_correct=correct,
+                    strict_match=correct and draw(st.booleans()),
+                    duplicate_of=first.get(canonical_sql(sql)) if marked else None,
+                )
+                first.setdefault(canonical_sql(sql), node.node_id)
+                if not correct and not node.duplicate_of and draw(st.booleans()):
+                    node.input_seq = "revise"
+                    level.append(node.node_id)
+        parents = level
+    return tree
+
+
+def shop_tree(database: Path, question_id: int = 5) -> dict:
+    """A tree whose verdicts are true: wrong, revised to right; an error; a duplicate; a reply without SQL."""
+    tree = RevisionTree(Question(question_id, "shop", "How many products?", "", SHOP_GOLD), "the task")
+    nodes = [
+        (INITIAL, "SELECT COUNT(*) FROM product WHERE id > 1", None),
+        (INITIAL, "SELECT nme FROM product", None),
+        (INITIAL, "select nme from PRODUCT", "node_1_1"),
+        (INITIAL, "", None),
+        ("node_1_0", "SELECT 3", None),
+        ("node_1_0", "SELECT COUNT(id) FROM product", None),
+    ]
+    for parent, sql, duplicate in nodes:
+        verdict = verdict_here(database, sql, SHOP_GOLD)
+        tree.add(
+            parent,
+            generated_sql=sql,
+            execution_feedback=feedback_text(verdict, "own"),
+            outcome=verdict.execution.outcome,
+            is_correct=verdict.ex,
+            strict_match=verdict.strict,
+            flags=[*verdict.execution.flags, *(["fragile"] if sql == "SELECT 3" else [])],
+            tokens=9,
+            duplicate_of=duplicate,
+        )
+    tree.nodes["node_1_0"].input_seq = "revise"
+    return tree_to_json(tree)
+
+
+def verify(folder: Path, content: object, *flags: object):
+    """Run `python -m eval` on trees (or the text of their file) against `folder`/databases; see `report_of`."""
+    path = folder / "all_trees.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    places = ("--tree_file", path, "--db_root", folder / "databases", "--output", folder / "report.json")
+    return run_main("eval.__main__", *places, *flags)
+
+
+def report_of(folder: Path) -> dict:
+    """The report that `verify` left."""
+    return json.loads((folder / "report.json").read_text())

@@ -4,17 +4,15 @@ import copy
 import functools
 import json
 import random
-import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.files import InputError
 from eval import __main__ as verification
 from eval.verify import check_tree, check_verdict
-from tests.builders import verdict_here
-from tests.conftest import assert_one_line_error, make_database, run_script
+from tests.builders import SHOP_GOLD, report_of, shop_tree, verdict_here, verify
+from tests.conftest import assert_one_line_error, make_database, run_main
 from tests.tree.test_tree_builder import growths, tree_of
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.run.databases import database_fingerprints
@@ -22,59 +20,13 @@ from tree.sql.cache import GoldCache
 from tree.sql.guarded import Limits
 from tree.sql.results import Execution
 from tree.sql.verdict import judge
-from tree.tree_builder import feedback_text
 from tree.tree_files import is_tree
-from tree.tree_node import INITIAL, Question, RevisionTree, tree_from_json, tree_to_json
-
-GOLD = "SELECT COUNT(*) FROM product"
-
-
-def grown(shop, question_id: int = 5) -> dict:
-    """A tree whose verdicts are true: wrong, revised to right; an error; a duplicate; a reply without SQL."""
-    tree = RevisionTree(Question(question_id, "shop", "How many products?", "", GOLD), "the task")
-    nodes = [
-        (INITIAL, "SELECT COUNT(*) FROM product WHERE id > 1", None),
-        (INITIAL, "SELECT nme FROM product", None),
-        (INITIAL, "select nme from PRODUCT", "node_1_1"),
-        (INITIAL, "", None),
-        ("node_1_0", "SELECT 3", None),
-        ("node_1_0", "SELECT COUNT(id) FROM product", None),
-    ]
-    for parent, sql, duplicate in nodes:
-        verdict = judge(str(shop), sql, GOLD, Limits(5.0, 10**9), GoldCache(None))
-        tree.add(
-            parent,
-            generated_sql=sql,
-            execution_feedback=feedback_text(verdict, "own"),
-            outcome=verdict.execution.outcome,
-            is_correct=verdict.ex,
-            strict_match=verdict.strict,
-            flags=[*verdict.execution.flags, *(["fragile"] if sql == "SELECT 3" else [])],
-            tokens=9,
-            duplicate_of=duplicate,
-        )
-    tree.nodes["node_1_0"].input_seq = "revise"
-    return tree_to_json(tree)
-
-
-def run_eval(tmp_path, *flags, **environment):
-    places = ("--db_root", tmp_path / "databases", "--output", tmp_path / "report.json")
-    return run_script("-m", "eval", *places, *flags, **environment)
-
-
-def verify(tmp_path, content, *flags):
-    path = tmp_path / "all_trees.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return run_eval(tmp_path, "--tree_file", path, *flags)
-
-
-def report_of(tmp_path) -> dict:
-    return json.loads((tmp_path / "report.json").read_text())
+from tree.tree_node import INITIAL, tree_from_json, tree_to_json
 
 
 @pytest.mark.parametrize("wrap", [lambda tree: [tree], lambda tree: tree], ids=["list", "single"])
 def test_true_trees_pass(tmp_path, shop, wrap):
-    run = verify(tmp_path, wrap(grown(shop)))
+    run = verify(tmp_path, wrap(shop_tree(shop)))
     assert run.returncode == 0, run.stdout + run.stderr
     summary = report_of(tmp_path)["summary"]
     assert summary["result"] == "passed" and summary["nodes_executed"] == 6 and summary["good"] == 1
@@ -85,20 +37,20 @@ def test_true_trees_pass(tmp_path, shop, wrap):
 # --- databases and gold -----------------------------------------------------------------------------------------------
 
 
-def test_gold_is_run_whatever_is_kept_of_it(tmp_path, shop):
+def test_gold_is_run_whatever_is_kept_of_it(tmp_path, shop, monkeypatch):
     cache = GoldCache(tmp_path / "cache" / "gold")
     false = Execution("ok", columns=("COUNT(*)",), rows=((42,),), row_count=1), [(42,)]
-    cache.keep(cache.place(str(shop), GOLD), false)
-    assert judge(str(shop), "SELECT 42", GOLD, Limits(5.0, 10**9), cache).ex
-    (tmp_path / "all_trees.json").write_text(json.dumps(grown(shop)))
-    run = run_eval(tmp_path, "--tree_file", tmp_path / "all_trees.json", RESQLVER_CACHE=str(tmp_path / "cache"))
+    cache.keep(cache.place(str(shop), SHOP_GOLD), false)
+    assert judge(str(shop), "SELECT 42", SHOP_GOLD, Limits(5.0, 10**9), cache).ex
+    monkeypatch.setenv("RESQLVER_CACHE", str(tmp_path / "cache"))
+    run = verify(tmp_path, shop_tree(shop))
     assert run.returncode == 0, run.stdout + run.stderr
     assert report_of(tmp_path)["manifest"]["databases"] == database_fingerprints(shop.parent.parent, ["shop"])
 
 
 def test_gold_that_hangs_on_the_moment_is_no_error(tmp_path, shop):
     make_database(shop, "CREATE VIEW past AS SELECT id FROM product WHERE date('now') < '2000-01-01'")
-    run = verify(tmp_path, grown(shop) | {"SQL": "SELECT COUNT(*) FROM past HAVING COUNT(*)"})
+    run = verify(tmp_path, shop_tree(shop) | {"SQL": "SELECT COUNT(*) FROM past HAVING COUNT(*)"})
     assert run.returncode == 0, run.stdout
     differing = report_of(tmp_path)["limit_differences"]
     assert {"gold", "is_correct"} <= {finding["what"] for finding in differing}
@@ -108,13 +60,10 @@ def test_a_database_that_changes_meanwhile_is_named(tmp_path, shop, monkeypatch)
     async def change(*_) -> None:
         make_database(shop, "UPDATE product SET name = 'axe' WHERE id = 1")
 
-    (tmp_path / "all_trees.json").write_text(json.dumps(grown(shop)))
-    places = {"--tree_file": "all_trees.json", "--db_root": "databases", "--output": "report.json"}
-    words = [str(word) for flag, name in places.items() for word in (flag, tmp_path / name)]
-    monkeypatch.setattr(sys, "argv", ["eval", *words])
     monkeypatch.setattr(verification, "execute_again", change)
-    with pytest.raises(InputError, match=r"shop\.sqlite: .* changed while they were in use; verify again"):
-        verification.main()
+    assert_one_line_error(
+        verify(tmp_path, shop_tree(shop)), "shop.sqlite: ", "changed while they were in use; verify again"
+    )
     assert not (tmp_path / "report.json").exists()
 
 
@@ -228,7 +177,7 @@ DAMAGES = {
 
 def test_damage_is_found(tmp_path, shop):
     """One file with every kind of damage: each is found in its own tree, and nothing in the ones that are whole."""
-    trees = [grown(shop, number) for number in range(len(DAMAGES) + 2)]
+    trees = [shop_tree(shop, number) for number in range(len(DAMAGES) + 2)]
     for tree, (damage, _) in zip(trees, DAMAGES.values(), strict=False):
         damage(tree)
     run = verify(tmp_path, [*trees, trees[-1]])
@@ -337,7 +286,7 @@ def all_findings(content: dict, shop) -> list:
 def market(tmp_path_factory) -> tuple:
     """A database, and a tree on it."""
     path = make_database(tmp_path_factory.mktemp("market") / "databases" / "shop" / "shop.sqlite")
-    return path, grown(path)
+    return path, shop_tree(path)
 
 
 @settings(max_examples=400)
@@ -357,7 +306,7 @@ def test_no_random_damage_passes_or_crashes(market, seed):
 
 
 def test_a_file_of_random_damage(tmp_path, shop):
-    trees = [tree for seed in range(300) if is_tree(tree := mutated(grown(shop), seed))]
+    trees = [tree for seed in range(300) if is_tree(tree := mutated(shop_tree(shop), seed))]
     for tree in trees:
         tree["db_id"] = "shop"
     run = verify(tmp_path, trees, "--html", tmp_path / "trees.html")
@@ -373,7 +322,7 @@ ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELEC
 
 
 def test_what_depends_on_limits_or_chance_is_listed_apart(tmp_path, shop):
-    slow, slow_gold, chance = grown(shop, 1), grown(shop, 2), grown(shop, 3)
+    slow, slow_gold, chance = shop_tree(shop, 1), shop_tree(shop, 2), shop_tree(shop, 3)
     slow["nodes"]["node_1_1"]["generated_sql"] = slow["nodes"]["node_1_2"]["generated_sql"] = ENDLESS
     slow_gold["SQL"] = ENDLESS
     chance["nodes"]["node_1_0"]["generated_sql"] = "SELECT random() % 2"
@@ -392,7 +341,7 @@ def test_what_depends_on_limits_or_chance_is_listed_apart(tmp_path, shop):
 
 
 def test_empty_gold_is_right_where_it_was_asked_for(tmp_path, shop):
-    tree = grown(shop)
+    tree = shop_tree(shop)
     tree["SQL"] = "SELECT id FROM product WHERE id > 9"
     tree["tree_status"] = "bad"
     for node_id in ("node_2_0", "node_2_1"):
@@ -425,31 +374,42 @@ def test_unreadable_files_are_refused(tmp_path, shop, content, words):
 
 
 def test_a_missing_database_is_refused(tmp_path, shop):
-    tree = grown(shop)
+    tree = shop_tree(shop)
     tree["db_id"] = "nowhere"
-    assert_one_line_error(verify(tmp_path, [grown(shop, 1), tree]), "tree 1", "nowhere")
+    assert_one_line_error(verify(tmp_path, [shop_tree(shop, 1), tree]), "tree 1", "nowhere")
 
 
 def test_a_damaged_database_is_refused(tmp_path, shop):
-    tree = grown(shop)
+    tree = shop_tree(shop)
     shop.write_bytes(shop.read_bytes()[:100] + b"x" * 4000)
     assert_one_line_error(verify(tmp_path, [tree]), "shop.sqlite")
 
 
-def test_a_report_replaces_no_input(tmp_path, shop):
-    path = tmp_path / "all_trees.json"
-    path.write_text(json.dumps([grown(shop)]))
-    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, path), "given twice")
-    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", path), "take the place")
-    assert_one_line_error(run_eval(tmp_path, "--tree_file", path, "--output", tmp_path / "page.md"), ".json")
-    assert_one_line_error(run_eval(tmp_path, "--tree_file", tmp_path / "none.json"), "no such file")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--tree_file", "all_trees.json", "all_trees.json"], "given twice"),
+        (["--tree_file", "all_trees.json", "--output", "all_trees.json"], "take the place"),
+        (["--tree_file", "all_trees.json", "--output", "page.md"], ".json"),
+        (["--tree_file", "none.json"], "no such file"),
+        (["--tree_file", "all_trees.json", "--scores", "scores.json"], "--html"),
+        (["--tree_file", "all_trees.json", "--html", "verification_report.json"], "name of the report"),
+        (["--tree_file", "all_trees.json", "--html", "trees.html", "--scores", "scores.json"], "scores.json"),
+        (["--tree_file", "all_trees.json", "--sql_timeout", "0"], "--sql_timeout"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(tmp_path, flags, words):
+    (tmp_path / "all_trees.json").write_text(json.dumps([original()]))
+    (tmp_path / "scores.json").write_text("{}")
+    assert_one_line_error(run_main("eval.__main__", *flags, cwd=tmp_path), words)
+    assert not (tmp_path / "verification_report.json").exists()
 
 
 # --- the viewer -------------------------------------------------------------------------------------------------------
 
 
 def test_the_viewer_is_written_with_pairs_and_rewards(tmp_path, shop):
-    tree = grown(shop)
+    tree = shop_tree(shop)
     pairs = [pair.to_json() for pair in extract_pairs(tree_from_json(tree), PairSettings(match="ex")).pairs]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     query = {"SQL": tree["nodes"]["node_1_0"]["generated_sql"], "rewards": {"model": 0.5}}
@@ -460,7 +420,3 @@ def test_the_viewer_is_written_with_pairs_and_rewards(tmp_path, shop):
     assert run.returncode == 0, run.stdout + run.stderr
     assert pairs and f"(1 trees, {len(pairs)} pairs, 1 rewards)" in run.stdout
     assert (tmp_path / "trees.html").read_text().startswith("<!doctype html>")
-    assert_one_line_error(verify(tmp_path, [tree], "--scores", tmp_path / "scores.json"), "--html")
-    assert_one_line_error(verify(tmp_path, [tree], "--html", tmp_path / "report.json"), "name of the report")
-    (tmp_path / "scores.json").write_text("{}")
-    assert_one_line_error(verify(tmp_path, [tree], "--html", tmp_path / "trees.html", *beside), "scores.json")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from common.files import write_json
 from eval.verify import check_tree
 from eval.verify_pairs import Rules, check_pairs, check_sides, read_pairs
+from tests.builders import report_of, shop_tree, verify
 from tests.conftest import assert_one_line_error
-from tests.eval.test_eval import grown, report_of, verify
 from tests.tree.pairs.test_dpo_extractor import doubtful_trees
 from tree.pairs.extraction import (
     RELATIONS,
@@ -120,7 +120,7 @@ DAMAGES = {
 
 
 def test_damage_of_pairs_is_found(folder, shop):
-    tree = tree_from_json(grown(shop))
+    tree = tree_from_json(shop_tree(shop))
     whole = next(row for row in rows_of(tree, **EVERY) if row["relation"] == "parent")
     rows = [json.loads(json.dumps(whole)) for _ in DAMAGES]
     for row, damage in zip(rows, DAMAGES.values(), strict=True):
@@ -132,13 +132,13 @@ def test_damage_of_pairs_is_found(folder, shop):
 
 def test_pairs_beside_their_trees(tmp_path, shop):
     """Whole files pass; then one has lost its tree, one tree is broken, and a database is on both sides."""
-    trees = [grown(shop, 1), grown(shop, 2)]
+    trees = [shop_tree(shop, 1), shop_tree(shop, 2)]
     files = [tmp_path / "final_data_train.json", tmp_path / "final_data_test.json"]
     rows = [rows_of(tree_from_json(tree), **EVERY) for tree in trees]
     write_json(files[0], rows[0] + rows[1])
     run = verify(tmp_path, trees, "--pairs", files[0])
     assert run.returncode == 0 and f"{len(rows[0] + rows[1])} pairs" in run.stdout, run.stdout
-    write_json(files[1], rows_of(tree_from_json(grown(shop, 3)), **EVERY))
+    write_json(files[1], rows_of(tree_from_json(shop_tree(shop, 3)), **EVERY))
     trees[1]["nodes"]["node_2_0"]["parent_id"] = "node_9_9"
     run = verify(tmp_path, trees, "--pairs", *files)
     assert run.returncode == 1
@@ -148,7 +148,7 @@ def test_pairs_beside_their_trees(tmp_path, shop):
 
 
 def test_the_manifest_says_how_pairs_were_made(tmp_path, shop):
-    tree = grown(shop, 1)
+    tree = shop_tree(shop, 1)
     tree["nodes"]["node_2_1"] |= {"generated_sql": "SELECT 3 UNION ALL SELECT 3", "strict_match": False}
     tree["nodes"]["node_2_1"]["flags"] = ["constant", "fragile"]
     rows = rows_of(tree_from_json(tree), **EVERY)
@@ -193,4 +193,4 @@ def test_nan_is_null_and_lines_are_a_list(tmp_path, pair_rows):
 )
 def test_what_is_no_pair_file_is_refused(tmp_path, shop, rows, words):
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    assert_one_line_error(verify(tmp_path, [grown(shop)], "--pairs", tmp_path / "pairs.json"), "pairs.json", words)
+    assert_one_line_error(verify(tmp_path, [shop_tree(shop)], "--pairs", tmp_path / "pairs.json"), "pairs.json", words)

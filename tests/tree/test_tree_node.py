@@ -5,48 +5,16 @@ import math
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
-from tree.sql.canonical import canonical_sql
+from tests.builders import QUESTION, trees
 from tree.tree_node import (
     INITIAL,
-    Question,
     RevisionTree,
     explored_levels,
     revision_distances,
     tree_from_json,
     tree_to_json,
 )
-
-QUESTION = Question(7, "shop", "How many?", "", "SELECT 1", "simple")
-
-
-@st.composite
-def trees(draw) -> RevisionTree:
-    """Trees grown breadth first with random verdicts; correct nodes and duplicates (if marked) have no children."""
-    tree, marked, first = RevisionTree(QUESTION, "the task"), draw(st.booleans()), {}
-    parents = [INITIAL]
-    for _ in range(draw(st.integers(1, 4))):
-        level = []
-        for parent in parents:
-            for _ in range(draw(st.integers(1, 3))):
-                correct, own = draw(st.booleans()), f"SELECT {len(tree.nodes)} FROM t"
-                sql = draw(st.sampled_from(["SELECT 1", "SELECT 2", "select  1", "SELECT a FROM t", "", own, own]))
-                node = tree.add(
-                    parent,
-                    generated_sql=sql,
-                    execution_feedback="feedback",
-                    outcome="ok" if sql else "no_sql",
-                    is_correct=correct,
-                    strict_match=correct and draw(st.booleans()),
-                    duplicate_of=first.get(canonical_sql(sql)) if marked else None,
-                )
-                first.setdefault(canonical_sql(sql), node.node_id)
-                if not correct and not node.duplicate_of and draw(st.booleans()):
-                    node.input_seq = "revise"
-                    level.append(node.node_id)
-        parents = level
-    return tree
 
 
 def revisions_to(tree: RevisionTree, node_id: str, goals: set[str]) -> int | None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.manifest import pair_manifest_path
+from tests.builders import QUESTION, trees
 from tests.conftest import assert_one_line_error, run_script
-from tests.tree.test_tree_node import QUESTION, trees
 from tree.pairs.extraction import (
     REASONS,
     RELATIONS,
