@@ -30,7 +30,8 @@ from tree.generator import encode, load_tokenizer
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.prompts import chat
 from tree.questions import limited, load_questions
-from tree.run.preflight import Work, find_values
+from tree.run.preflight import find_values
+from tree.run.work_list import WorkList
 from tree.schema.write import FORMATS
 from tree.tree_node import Question, RevisionTree, tree_from_json
 
@@ -56,8 +57,8 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def with_values(questions: list[Question], db_root: str) -> list[Question]:
     """The questions whose prompt shows stored values."""
-    work = Work(questions)
-    find_values(work, db_root)
+    work = WorkList(questions, "", db_root)
+    find_values(work)
     return [question for question in questions if work.values[question.question_id]]
 
 

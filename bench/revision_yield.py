@@ -1,11 +1,11 @@
-"""What each way of asking for revisions gives, against fresh attempts at the same wrong queries.
+"""What each way of asking for revisions gives, compared with independent samples for the same wrong queries.
 
     python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
     python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct --data spider/train.json bird/train.json \\
         --db_root spider/train_databases bird/train_databases --per_database 5 --nodes 220
 
 Wrong, different first attempts are collected; then every way asks for the same number of revisions of each of them.
-The figure is the number of right revisions per 1,000 generated tokens, and its ratio to that of fresh attempts
+The figure is the number of correct revisions per 1,000 generated tokens, and its ratio to that of independent samples
 (`again`, without drawing repeated queries again). Every request has the same temperature, so that only the prompt
 differs.
 """
@@ -20,11 +20,13 @@ from pathlib import Path
 from bench.tree_growth import choose
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
-from tree import prompts, run_pipeline
+from tree import prompts
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
 from tree.questions import load_questions
-from tree.run.preflight import Work, check_gold, prepare_prompts
-from tree.run.yields import Yield
+from tree.run.preflight import check_gold, prepare_prompts
+from tree.run.revision_gain import Tally
+from tree.run.settings import parse_arguments as parse_run_arguments
+from tree.run.work_list import WorkList
 from tree.sql.canonical import canonical_sql
 from tree.sql_utils import Executor, check_database, database_path
 from tree.tree_builder import feedback_text, node_seed
@@ -44,11 +46,11 @@ class Wrong:
     attempt: prompts.Attempt
 
 
-async def first_attempts(work: Work, db_root: str, generator: Generator, executor: Executor) -> list[Wrong]:
+async def first_attempts(work: WorkList, generator: Generator, executor: Executor) -> list[Wrong]:
     """The wrong and different ones among the first attempts at every question."""
 
     async def of(question) -> list[Wrong]:
-        path, task = database_path(db_root, question.db_id), work.prompt(question)
+        path, task = work.database(question.db_id), work.prompt(question)
         seed = node_seed(0, question.question_id, ())
         queries = [prompts.extract_sql(reply.text) for reply in await generator.sample(prompts.chat(task), FIRST, seed)]
         verdicts = await executor.judge_all(path, queries, question.sql)
@@ -65,10 +67,10 @@ async def first_attempts(work: Work, db_root: str, generator: Generator, executo
     return [node for group in groups for node in group]
 
 
-async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, executor) -> tuple[Yield, float]:
+async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, executor) -> tuple[Tally, float]:
     """What a way of asking gives, and which share of its queries repeats the wrong one."""
 
-    async def of(node: Wrong) -> tuple[Yield, int]:
+    async def of(node: Wrong) -> tuple[Tally, int]:
         messages = prompts.revision_chat(revision, node.task, [node.attempt])
         seed = node_seed(number, node.question_id, (node.attempt.sql,))
         replies = await generator.sample(messages, REVISIONS, seed)
@@ -76,10 +78,10 @@ async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, 
         verdicts = await executor.judge_all(node.path, queries, node.gold)
         copies = sum(canonical_sql(sql) == canonical_sql(node.attempt.sql) for sql in queries)
         right, tokens = sum(verdict.ex for verdict in verdicts), sum(reply.tokens for reply in replies)
-        return Yield(len(queries), right, tokens), copies
+        return Tally(len(queries), right, tokens), copies
 
     results = await asyncio.gather(*map(of, nodes))
-    total = sum((found for found, _ in results), Yield())
+    total = sum((found for found, _ in results), Tally())
     return total, sum(copies for _, copies in results) / total.queries
 
 
@@ -109,38 +111,37 @@ async def measure(args: argparse.Namespace) -> None:
         # --- questions ---
         works, lengths = [], []
         for data, db_root in zip(args.data, args.db_root, strict=True):
-            work = Work(choose(load_questions(data), args.questions, args.per_database))
+            work = WorkList(choose(load_questions(data), args.questions, args.per_database), data, db_root)
             for db_id in {question.db_id for question in work.questions}:
                 check_database(database_path(db_root, db_id))
-            settings = run_pipeline.parse_arguments(["--data", data, "--db_root", db_root])
-            await check_gold(work, executor, settings)
-            lengths.append(prepare_prompts(work, partial(encode, tokenizer), db_root))
-            work.report(f"{data}: every prompt is too long")
-            works.append((work, db_root))
+            await check_gold(work, executor)
+            lengths.append(prepare_prompts(work, partial(encode, tokenizer)))
+            work.report("every prompt is too long")
+            works.append(work)
         longest = max(length for found in lengths for length in found.values())
         engine = EngineSettings(longest + ROOM_PER_LEVEL + 2 * args.max_tokens)
-        generator = Generator(
-            model, tokenizer, Sampling(args.temperature, settings.top_p, settings.top_k, args.max_tokens), engine
-        )
+        usual = parse_run_arguments([])
+        sampling = Sampling(args.temperature, usual.top_p, usual.top_k, args.max_tokens)
+        generator = Generator(model, tokenizer, sampling, engine)
         try:
             # --- wrong first attempts ---
             nodes = []
-            for work, db_root in works:
-                nodes += (await first_attempts(work, db_root, generator, executor))[: args.nodes]
+            for work in works:
+                nodes += (await first_attempts(work, generator, executor))[: args.nodes]
             if not nodes:
                 raise InputError("no first attempt is wrong; give other questions")
             print(f"{len(nodes)} wrong first attempts, {REVISIONS} revisions each", flush=True)
 
             # --- every way of asking ---
-            fresh, _ = await revise(prompts.AGAIN, 1, nodes, generator, executor)
-            print(f"fresh      {fresh}", flush=True)
+            independent, _ = await revise(prompts.AGAIN, 1, nodes, generator, executor)
+            print(f"samples    {independent}", flush=True)
             ratios = {}
             for revision in args.revisions:
                 found, copied = await revise(revision, 2, nodes, generator, executor)
-                ratios[revision] = (found.right / found.tokens) / (max(fresh.right, 1) / fresh.tokens)
+                ratios[revision] = (found.correct / found.tokens) / (max(independent.correct, 1) / independent.tokens)
                 print(
                     f"{revision:10} {found}, {found.tokens / found.queries:.0f} tokens each, "
-                    f"{copied:.0%} repeat the wrong query, {ratios[revision]:.2f} of fresh",
+                    f"{copied:.0%} repeat the wrong query, {ratios[revision]:.2f} of independent samples",
                     flush=True,
                 )
         finally:

@@ -38,12 +38,14 @@ from bench.sql_execution import Candidate, common_task
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from tree import prompts, run_pipeline
-from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, encode, load_tokenizer
 from tree.questions import by_database, load_questions
-from tree.run.attempts import Attempts
 from tree.run.databases import database_fingerprints
-from tree.run.journal import Journal
-from tree.run.preflight import Work, check_gold, prepare_prompts
+from tree.run.preflight import check_gold, prepare_prompts
+from tree.run.question_log import QuestionLog
+from tree.run.settings import RunSettings, run_settings
+from tree.run.settings import parse_arguments as parse_run_arguments
+from tree.run.work_list import WorkList
 from tree.sql_utils import Executor, check_database, database_path
 from tree.tree_node import Question
 
@@ -74,15 +76,15 @@ class Recorder:
         return replies
 
 
-class MeasuredJournal(Journal):
-    """A journal that notes this process's memory in MB after each tree."""
+class MeasuredLog(QuestionLog):
+    """A log that notes this process's memory in MB after each tree."""
 
     def __init__(self, path: Path):
         super().__init__(path)
         self.memory: list[float] = []
 
-    def append(self, content: dict) -> None:
-        super().append(content)
+    def finished(self, content: dict) -> None:
+        super().finished(content)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
@@ -108,15 +110,15 @@ async def empty_cache(generator: Generator) -> None:
     await generator._engine.reset_prefix_cache()
 
 
-async def pipeline(work: Work, settings, generator, executor) -> tuple[dict, MeasuredJournal, list[dict]]:
-    """Grow the trees as the pipeline does; its figures, journal and trees."""
+async def pipeline(work: WorkList, settings: RunSettings, generator, executor) -> tuple[dict, MeasuredLog, list[dict]]:
+    """Grow the trees as the pipeline does; its figures, log and trees."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = MeasuredJournal(Path(folder) / "trees.jsonl")
+        log = MeasuredLog(Path(folder) / "trees.jsonl")
         start = time.perf_counter()
-        attempts = Attempts(Path(folder), journal)
-        figures = await run_pipeline.grow_all(work, settings, generator, executor, journal, attempts)
+        log.start()
+        figures = await run_pipeline.grow_all(work, settings, generator, executor, log)
         figures["seconds"] = time.perf_counter() - start
-        return figures, journal, list(journal.read(work.questions))
+        return figures, log, list(log.read(work.questions))
 
 
 async def replay(generator: Generator, requests: Sequence[tuple]) -> tuple[float, list[list[prompts.Reply]]]:
@@ -131,17 +133,18 @@ def tokens_of(replies: Sequence[Sequence[prompts.Reply]]) -> int:
     return sum(reply.tokens for group in replies for reply in group)
 
 
-async def common_way(work: Work, settings, generator: Generator) -> tuple[float, int]:
+async def common_way(work: WorkList, settings: RunSettings, generator: Generator) -> tuple[float, int]:
     """Seconds and nodes of the common way."""
     await empty_cache(generator)
     start, nodes = time.perf_counter(), 0
+    tree = settings.tree
     for question in work.questions:
-        path, task = database_path(settings.db_root, question.db_id), work.prompt(question)
+        path, task = work.database(question.db_id), work.prompt(question)
         open_prompts, grown = [task], 0
-        for depth in range(settings.max_depth):
-            width = settings.sample_num if depth else settings.num_roots
-            if settings.max_nodes:
-                open_prompts = open_prompts[: max(0, settings.max_nodes - grown) // width]
+        for depth in range(tree.max_depth):
+            width = tree.sample_num if depth else tree.num_roots
+            if tree.max_nodes:
+                open_prompts = open_prompts[: max(0, tree.max_nodes - grown) // width]
             seeds = iter(range(len(open_prompts) * width))
             requests = [(prompts.chat(text), 1, next(seeds)) for text in open_prompts for _ in range(width)]
             replies = await asyncio.gather(*(generator.sample(*request) for request in requests))
@@ -177,33 +180,31 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 async def measure(args: argparse.Namespace) -> None:
     model = check_model_folder(args.model)
     flags = ("data", "db_root", "model", "max_depth", "max_tokens")
-    settings = run_pipeline.parse_arguments(
-        [word for name in flags for word in (f"--{name}", str(getattr(args, name)))]
-    )
+    words = [word for name in flags for word in (f"--{name}", str(getattr(args, name)))]
+    settings = run_settings(parse_run_arguments(words))
     with Executor(1) as executor:
-        work = Work(choose(load_questions(args.data), args.many, args.per_database))
+        work = WorkList(choose(load_questions(args.data), args.many, args.per_database), args.data, args.db_root)
         for db_id in {question.db_id for question in work.questions}:
             check_database(database_path(args.db_root, db_id))
         work.fingerprints = database_fingerprints(args.db_root, work.databases())
-        await check_gold(work, executor, settings)
+        await check_gold(work, executor)
         if len(work.questions) < args.questions:
             raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")
         tokenizer = load_tokenizer(model)
-        lengths = prepare_prompts(work, partial(encode, tokenizer), args.db_root)
-        work.report(f"{args.data}: every prompt is too long")
+        lengths = prepare_prompts(work, partial(encode, tokenizer))
+        work.report("every prompt is too long")
         longest = max(lengths.values())
         few = replace(work, questions=work.questions[: args.questions])
         common = replace(work, questions=work.questions[: args.common])
         engine = EngineSettings(longest + args.max_depth * ROOM_PER_LEVEL + args.max_tokens)
-        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, args.max_tokens)
-        generator = Generator(model, tokenizer, sampling, engine)
+        generator = Generator(model, tokenizer, settings.sampling, engine)
         try:
             await report(args, settings, generator, executor, work, few, common)
         finally:
             generator.close()
 
 
-async def report(args, settings, generator, executor, work: Work, few: Work, common: Work) -> None:
+async def report(args, settings, generator, executor, work: WorkList, few: WorkList, common: WorkList) -> None:
     # --- (a) against the limit ---
     ratios = []
     for number in range(args.rounds):
@@ -235,7 +236,7 @@ async def report(args, settings, generator, executor, work: Work, few: Work, com
 
     # --- (c) with more questions ---
     await empty_cache(generator)
-    many, journal, many_trees = await pipeline(work, settings, generator, executor)
+    many, log, many_trees = await pipeline(work, settings, generator, executor)
     rates = len(few.questions) / figures["seconds"], len(work.questions) / many["seconds"]
     print(f"questions per second: {rates[0]:.3f} with {len(few.questions)}, {rates[1]:.3f} with {len(work.questions)}")
     print(f"seconds per 1,000 output tokens: {json.dumps([round(1000 * value, 2) for value in per_token])}")
@@ -246,7 +247,7 @@ async def report(args, settings, generator, executor, work: Work, few: Work, com
     print(f"PROMISE growth_of_the_limit {median(ratios):.2f} GOAL >= 0.90")
     print(f"PROMISE growth_common_way_speedup {speedups[0]:.1f} GOAL >= 4")
     print(f"PROMISE growth_linear_percent {100 * abs(rates[1] / rates[0] - 1):.1f} GOAL <= 15")
-    print(f"PROMISE growth_memory_mb {journal.growth():.1f} GOAL <= 10")
+    print(f"PROMISE growth_memory_mb {log.growth():.1f} GOAL <= 10")
 
 
 def main(words: list[str] | None = None) -> None:

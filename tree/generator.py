@@ -5,7 +5,6 @@ vLLM cannot see it), its engine is started by spawn, and it is killed by the ker
 that comes about: an engine that outlives its worker keeps the GPU's memory.
 """
 
-import argparse
 import contextlib
 import ctypes
 import importlib.metadata
@@ -154,13 +153,12 @@ class EngineSettings:
     """Settings of vLLM's engine; 0 stands for what suits the machine.
 
     `max_model_len` is the longest prompt plus reply in tokens, `max_num_seqs` how many replies are written at the same
-    time, `max_num_batched_tokens` how many tokens one step computes, `gpu_memory` the share of the GPU's memory
-    (no effect on a CPU), `dtype` "auto" (the model's own on a GPU, else `fast_dtype`) or a name that vLLM knows.
+    time, `gpu_memory` the share of the GPU's memory (no effect on a CPU), `dtype` "auto" (the model's own on a GPU,
+    else `fast_dtype`) or a name that vLLM knows.
     """
 
     max_model_len: int
     max_num_seqs: int = 0
-    max_num_batched_tokens: int = 0
     gpu_memory: float = 0.9
     dtype: str = "auto"
     seed: int = 0
@@ -172,14 +170,13 @@ def sequences_at_once(asked: int = 0) -> int:
 
 
 def _engine_arguments(settings: EngineSettings) -> dict:
-    batched_tokens = settings.max_num_batched_tokens or BATCHED_TOKENS
     if on_gpu():
-        return {"dtype": settings.dtype, "max_num_batched_tokens": batched_tokens}
+        return {"dtype": settings.dtype, "max_num_batched_tokens": BATCHED_TOKENS}
     return {
         "dtype": fast_dtype() if settings.dtype == "auto" else settings.dtype,
         # vLLM's CPU sampler dies on a seeded request whose prompt is prefilled in chunks, so prompts stay whole
         "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(settings.max_model_len, batched_tokens),
+        "max_num_batched_tokens": max(settings.max_model_len, BATCHED_TOKENS),
         "enforce_eager": True,  # compiling takes longer than it saves on runs of this size
     }
 
@@ -294,21 +291,7 @@ class NoEngine:
         pass
 
 
-def context_length(args: argparse.Namespace, longest: int, limit: int) -> int:
-    """The longest prompt plus reply in tokens of a run whose initial prompts have `longest` at most."""
-    needed = longest + (args.max_depth - 1) * ROOM_PER_LEVEL + args.max_tokens
-    return args.max_model_len or min(limit, needed)
-
-
-def start_generator(args: argparse.Namespace, model: Path, tokenizer, longest: int, limit: int) -> Generator:
-    """The engine, for prompts of `longest` tokens at most in a context of `limit`."""
+def start_generator(model: Path, tokenizer, sampling: Sampling, settings: EngineSettings) -> Generator:
+    """The engine, once it is ready to be asked."""
     print(f"starting the engine with {model}", flush=True)
-    settings = EngineSettings(
-        max_model_len=context_length(args, longest, limit),
-        max_num_seqs=args.max_num_seqs,
-        max_num_batched_tokens=args.max_num_batched_tokens,
-        gpu_memory=args.gpu_memory,
-        dtype=args.dtype,
-        seed=args.seed,
-    )
-    return Generator(model, tokenizer, Sampling(args.temperature, args.top_p, args.top_k, args.max_tokens), settings)
+    return Generator(model, tokenizer, sampling, settings)

@@ -6,307 +6,268 @@
         --model Qwen2.5-Coder-0.5B-Instruct --limit 10 --max_depth 2       # a trial on a CPU
     python -m tree.run_pipeline --dry_run --gpu_gib 24          # what it would do on such a GPU, without an engine
 
-A run that was killed goes on when the same command is given again; --fresh begins a new one.
+A run that was killed is resumed when the same command is given again; --fresh begins a new one.
 `bash tree/run_parallel.sh` runs one such worker per GPU. Writes under --output_dir:
 tree_dataset/part{shard}/{time}/all_trees.json with manifest.json beside it, and
 final_data_emerge_shard_{shard}.json, final_data_baseline_shard_{shard}.json. With --no_gold only candidates.json
 beside a manifest.json: a list of queries for each question, for `evaluate.py --candidates`.
 """
 
-import argparse
 import asyncio
 import contextlib
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 from common.files import InputError, remove_leftovers, run_script, write_json, write_json_list
 from common.locks import alone_in, among_as_many
 from common.manifest import Manifest, pair_manifest_path, shard_of
-from common.model_folder import check_model_folder, model_fingerprint
+from common.model_folder import model_fingerprint
 from tree.generator import (
-    BATCHED_TOKENS,
-    GPU_SEQUENCES,
     EngineDied,
+    Generator,
     NoEngine,
     check_device,
-    context_length,
+    encode,
+    load_tokenizer,
+    sequences_at_once,
     start_generator,
 )
-from tree.pairs.extraction import STRATEGIES, pair_settings
+from tree.pairs.extraction import STRATEGIES
 from tree.pairs.pair_files import counts_line, pair_file, write_pairs
-from tree.run.attempts import Attempts, work_off
-from tree.run.gpu_memory import first_card, fit, fit_lines, model_shape
-from tree.run.journal import Journal
-from tree.run.preflight import Work, check_gold, histogram, prepare_instances, prepare_prompts, select
+from tree.prompts import Message, Reply
+from tree.run.databases import check_unchanged
+from tree.run.dry_run import dry_run_lines
+from tree.run.preflight import check_gold, prepare_instances, prepare_prompts
 from tree.run.progress import Progress
+from tree.run.question_log import QuestionLog
 from tree.run.run_folder import StoredRun, find_run, make_run_folder, part_folder
-from tree.run.settings import add_flags, check_settings, context_limit, longest_prompt, most_nodes
+from tree.run.settings import RunSettings, parse_arguments, run_settings
 from tree.run.without_gold import draw_candidates
-from tree.tree_builder import Growth, grow
+from tree.run.work_list import WorkList, select
+from tree.run.workers import run_questions
+from tree.sql.cache import cache_folder
+from tree.sql.results import Verdict
+from tree.sql_utils import Executor
+from tree.tree_builder import grow
 from tree.tree_node import Question, tree_from_json, tree_to_json
 
-CHANGED = "what is finished is kept: put them back to go on with the same command, or begin anew with --fresh"
+CHANGED = "what is finished is kept: put them back to resume with the same command, or begin anew with --fresh"
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_flags(parser)
-    args = parser.parse_args(words)
-    args.num_roots = args.num_roots or args.sample_num
-    return args
+# --- from a question to its tree ------------------------------------------------------------------------------------
 
 
-def memory_lines(lengths: list[int], args: argparse.Namespace, model: Path, limit: int) -> Iterator[str]:
-    """What of the engine fits into the GPU that is here, or that --gpu_gib names; nothing without a GPU."""
-    card = args.gpu_gib or first_card()
-    if not card:
-        if card is not None:
-            yield "nvidia-smi does not tell the memory of this GPU, so what fits is not known: give it, --gpu_gib 24"
-        return
-    sequences = args.max_num_seqs or GPU_SEQUENCES
-    batched = args.max_num_batched_tokens or BATCHED_TOKENS
-    found = fit(model_shape(model, args.dtype), card, args.gpu_memory, batched, sequences)
-    usual = round(fmean(lengths)) + args.max_tokens
-    yield from fit_lines(found, card, args.gpu_memory, context_length(args, max(lengths), limit), usual, sequences)
+@dataclass(frozen=True)
+class Grower:
+    """Grows the trees of a shard: `generator` writes their queries, `executor` runs these and compares with gold."""
 
+    work: WorkList
+    settings: RunSettings
+    generator: Generator
+    executor: Executor
+    progress: Progress
 
-def dry_run_lines(
-    work: Work, lengths: list[int], shards: list[str], args: argparse.Namespace, model: Path, limit: int
-) -> list[str]:
-    """What a run would do."""
-    count = len(work.questions)
-    return [
-        *shards,
-        f"shard {args.shard_id}: {count} questions to work on, {len(work.skipped)} skipped",
-        f"prompts of {min(lengths)} to {max(lengths)} tokens:",
-        *histogram(lengths),
-        f"generations: from {count * args.num_roots} (first attempts only) to {count * most_nodes(args)} "
-        f"(every query wrong and new), and redraws of repeated ones",
-        *memory_lines(lengths, args, model, limit),
-    ]
+    async def tree_of(self, question: Question) -> dict:
+        """The tree of a question, as its line of `trees.jsonl`."""
+        task = self.work.prompt(question)
+        judge = partial(self._judge, question)
+        tree = await grow(question, task, self.settings.tree, self._sample, judge, self.generator.fits)
+        fingerprint = self.work.fingerprints[question.db_id]
+        check_unchanged(self.settings.db_root, {question.db_id: fingerprint}, CHANGED)
+        tree.shortened = self.work.shortened[question.question_id].names()
+        self.progress.add(tree)
+        return tree_to_json(tree)
 
+    async def _sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
+        with self.progress.replies.hold(n):
+            return await self.generator.sample(messages, n, seed)
 
-# --- growing --------------------------------------------------------------------------------------------------------
+    async def _judge(self, question: Question, queries: Sequence[str]) -> list[Verdict]:
+        with self.progress.queries.hold(len(queries)):
+            return await self.executor.judge_all(self.work.database(question.db_id), queries, question.sql)
 
 
 async def grow_all(
-    work: Work, args: argparse.Namespace, generator, executor, journal: Journal, attempts: Attempts
+    work: WorkList, settings: RunSettings, generator: Generator, executor: Executor, log: QuestionLog
 ) -> dict:
-    """Grow every tree of the shard, many at a time, into the journal; returns the figures of the run."""
-    from tree.generator import sequences_at_once
-    from tree.run.databases import check_unchanged
-    from tree.sql_utils import database_path
-
-    growth = Growth(
-        max_depth=args.max_depth,
-        num_roots=args.num_roots,
-        sample_num=args.sample_num,
-        max_nodes=args.max_nodes,
-        stop_after=args.stop_after,
-        redraws=args.redraws,
-        revision=args.revision,
-        feedback=args.feedback,
-        seed=args.seed,
-    )
-    grown = [question for question in work.questions if question.question_id in journal]
-    fair = not (args.redraws or args.stop_after)
-    progress = Progress(len(work.questions), generator, map(tree_from_json, journal.read(grown)), fair)
-
-    async def sample(messages, n: int, seed: int):
-        with progress.replies.hold(n):
-            return await generator.sample(messages, n, seed)
-
-    async def one(question: Question) -> dict:
-        path = database_path(args.db_root, question.db_id)
-
-        async def judge(queries):
-            with progress.queries.hold(len(queries)):
-                return await executor.judge_all(path, queries, question.sql)
-
-        tree = await grow(question, work.prompt(question), growth, sample, judge, generator.fits)
-        check_unchanged(args.db_root, {question.db_id: work.fingerprints[question.db_id]}, CHANGED)
-        tree.shortened = work.shortened[question.question_id].names()
-        progress.add(tree)
-        return tree_to_json(tree)
-
+    """Grow every tree of the shard, many at a time, into the log; returns the figures of the run."""
+    grown = map(tree_from_json, log.read(work.questions))
+    compares = not (settings.tree.redraws or settings.tree.stop_after)
     # twice what the engine needs, because trees wait for SQL too
-    in_flight = args.trees_in_flight or max(8, 2 * sequences_at_once(args.max_num_seqs) // args.sample_num)
-    with contextlib.closing(progress):
-        await work_off(work.questions, in_flight, one, journal, attempts)
+    at_once = max(8, 2 * sequences_at_once(settings.engine.max_num_seqs) // settings.tree.sample_num)
+    with contextlib.closing(Progress(len(work.questions), generator, grown, compares)) as progress:
+        grower = Grower(work, settings, generator, executor, progress)
+        await run_questions(work.questions, grower.tree_of, log, at_once)
     figures = progress.finish()
     print("\n".join(progress.lines(figures)))
     return figures
 
 
-# --- the run --------------------------------------------------------------------------------------------------------
+# --- from trees to files --------------------------------------------------------------------------------------------
 
 
-async def prepare(work: Work, args: argparse.Namespace, executor, tokenizer) -> list[int]:
-    """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
-    from tree.generator import encode
-    from tree.run.databases import check_unchanged
-
-    if not args.no_gold:
-        await check_gold(work, executor, args)
-        await prepare_instances(work, executor, args)
-    lengths = prepare_prompts(work, partial(encode, tokenizer), args.db_root)
-    work.report(f"{args.data}: every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
-    check_unchanged(args.db_root, work.fingerprints, CHANGED)
-    return list(lengths.values())
+def log_path(folder: Path, settings: RunSettings) -> Path:
+    return folder / ("candidates.jsonl" if settings.no_gold else "trees.jsonl")
 
 
-async def run(args: argparse.Namespace, work: Work, shards: list[str], manifest: Manifest, stored: StoredRun | None):
-    """One shard from questions to pair files, or to candidates where there is no gold; goes on with a stored run."""
-    from tree.generator import load_tokenizer
-    from tree.sql.cache import cache_folder
-    from tree.sql_utils import Executor
+def write_results(
+    questions: Sequence[Question], settings: RunSettings, log: QuestionLog, folder: Path, manifest: dict
+) -> dict[str, int]:
+    """From the log: all_trees.json and the pair files with their manifests, or candidates.json.
 
-    model = Path(args.model)
-    workers = args.sql_workers or max(1, min(16, (os.cpu_count() or 2) // 2))
-    # workers start before the engine takes the machine, and only when something is executed
-    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
-    with Executor(workers, args.sql_timeout, **caches) as executor:
-        # --- what is there to do ---
-        tokenizer, limit = load_tokenizer(model), context_limit(args, model)
-        lengths = await prepare(work, args, executor, tokenizer)
-        if args.dry_run:
-            print("\n".join(dry_run_lines(work, lengths, shards, args, model, limit)))
-            return
-        folder, journal, attempts = open_run(args, manifest, stored)
-        set_aside(work, attempts)
-        left = sum(question.question_id not in journal for question in work.questions)
-        count = f"{len(work.questions)} questions" + (f", {left} of them left to work on" if stored else "")
-        print(f"shard {args.shard_id} of {args.num_shards}: {count} -> {folder}", flush=True)
-
-        # --- trees; the engine takes the same context for few questions that are left as for all ---
-        generator = start_generator(args, model, tokenizer, max(lengths), limit) if left else NoEngine()
-        try:
-            with attempts.recording_crashes():
-                if args.no_gold:
-                    figures = await draw_candidates(work, args, generator, journal, attempts)
-                else:
-                    figures = await grow_all(work, args, generator, executor, journal, attempts)
-        finally:
-            generator.close()
-    set_aside(work, attempts)
-
-    # --- files ---
-    figures |= write_results(work, args, journal, folder, manifest.content)
-    manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
-    print(f"shard {args.shard_id}: {summary(figures, len(work.skipped), folder)}", flush=True)
-
-
-def open_run(args: argparse.Namespace, manifest: Manifest, stored: StoredRun | None) -> tuple[Path, Journal, Attempts]:
-    """The folder of a new or a stored run, what is finished there, and what was tried; it is marked as unfinished."""
-    folder = stored.folder if stored else make_run_folder(part_folder(args.output_dir, args.shard_id))
-    journal = Journal(journal_path(folder, args))
-    attempts = Attempts(folder, journal)
-    manifest.begin(folder / "manifest.json", stored.manifest if stored else None)
-    return folder, journal, attempts
-
-
-def set_aside(work: Work, attempts: Attempts) -> None:
-    """Leave out the questions that failed or killed their worker again and again, loudly."""
-    given_up = attempts.set_aside()
-    work.skip(given_up)
-    if given_up:
-        print(f"warning: {len(given_up)} questions are set aside:")
-    work.report("every question failed; the reasons are above, --fresh tries again")
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-def journal_path(folder: Path, args: argparse.Namespace) -> Path:
-    return folder / ("candidates.jsonl" if args.no_gold else "trees.jsonl")
-
-
-def write_results(work: Work, args: argparse.Namespace, journal: Journal, folder: Path, content: dict) -> dict:
-    """From the journal: all_trees.json and the pair files with their manifests, or candidates.json.
-
-    `content` is the run's manifest. Returns the counts of pairs.
+    `manifest` is the content of the run's own. Returns the counts of pairs.
     """
-    result = folder / ("candidates.json" if args.no_gold else "all_trees.json")
-    pair_files = {} if args.no_gold else {name: pair_file(args.output_dir, name, args.shard_id) for name in STRATEGIES}
+    result = folder / ("candidates.json" if settings.no_gold else "all_trees.json")
+    strategies = () if settings.no_gold else STRATEGIES
+    pair_files = {name: pair_file(settings.output_dir, name, settings.shard_id) for name in strategies}
     remove_leftovers(
         folder / "manifest.json", result, *pair_files.values(), *map(pair_manifest_path, pair_files.values())
     )
-    write_json_list(result, journal.read(work.questions))
+    write_json_list(result, log.read(questions))
     counts = {}
     for strategy, path in pair_files.items():
-        trees = map(tree_from_json, journal.read(work.questions))
-        pairs = write_pairs(path, trees, pair_settings(args, strategy), shard_of(content))
+        trees = map(tree_from_json, log.read(questions))
+        pairs = write_pairs(path, trees, replace(settings.pairs, strategy=strategy), shard_of(manifest))
         print(counts_line(path, pairs))
         counts[f"{strategy}_pairs"] = pairs.pairs
     return counts
 
 
-def write_again(work: Work, args: argparse.Namespace, stored: StoredRun) -> None:
-    """The files of a finished run from its journal, whatever became of them."""
-    path = journal_path(stored.folder, args)
+def write_again(work: WorkList, settings: RunSettings, stored: StoredRun) -> None:
+    """The files of a finished run from its log, whatever became of them."""
+    path = log_path(stored.folder, settings)
     print(f"{stored.folder} is finished: its files are written again from {path.name}, nothing is grown (see --fresh)")
     if not path.exists():
         raise InputError(f"{path}: no such file; begin anew with --fresh")
-    journal = Journal(path)
-    work.questions = [question for question in work.questions if question.question_id in journal]
-    write_results(work, args, journal, stored.folder, stored.manifest)
+    log = QuestionLog(path)
+    write_results(work.questions, settings, log, stored.folder, stored.manifest)
     write_json(stored.folder / "manifest.json", stored.manifest)  # the newest of the shard again
     counts = stored.manifest["counts"]
-    print(f"shard {args.shard_id}: {summary(counts, counts['skipped'], stored.folder)}", flush=True)
+    print(summary(counts, counts["skipped"], settings, stored.folder), flush=True)
 
 
-def summary(figures: dict, skipped: int, folder: Path) -> str:
+def summary(figures: dict, skipped: int, settings: RunSettings, folder: Path) -> str:
     """What a run gave, in one line."""
-    if "candidates" in figures:
+    if settings.no_gold:
         path = folder / "candidates.json"
-        return f"{figures['candidates']} candidates of {figures['questions']} questions in {path}"
-    return (
-        f"{figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
-        f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {skipped} questions skipped, "
-        f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
-    )
+        gave = f"{figures['candidates']} candidates of {figures['questions']} questions in {path}"
+    else:
+        gave = (
+            f"{figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
+            f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {skipped} questions skipped, "
+            f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
+        )
+    return f"shard {settings.shard_id}: {gave}"
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+def sql_workers(settings: RunSettings) -> Executor:
+    """The processes that execute SQL; they start when something is executed."""
+    caches = {"gold_cache": cache_folder("gold"), "perturbed": cache_folder("perturbed")}
+    return Executor(settings.sql.workers, settings.sql.timeout, **caches)
+
+
+async def prepare(work: WorkList, settings: RunSettings, executor: Executor, tokenizer) -> list[int]:
+    """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
+    if not settings.no_gold:
+        await check_gold(work, executor, settings.keep_empty_gold)
+        await prepare_instances(work, executor)
+    lengths = prepare_prompts(work, partial(encode, tokenizer))
+    work.report("every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
+    check_unchanged(settings.db_root, work.fingerprints, CHANGED)
+    return list(lengths.values())
+
+
+async def dry_run(work: WorkList, settings: RunSettings) -> None:
+    """Check everything that a run needs but the engine, and print what it would do."""
+    with sql_workers(settings) as executor:
+        lengths = await prepare(work, settings, executor, load_tokenizer(settings.model))
+    print("\n".join(dry_run_lines(work, lengths, settings)))
+
+
+async def run(work: WorkList, settings: RunSettings, manifest: Manifest, stored: StoredRun | None) -> None:
+    """One shard from questions to pair files, or to candidates where there is no gold; resumes a stored run."""
+    # SQL workers start before the engine takes the machine
+    with sql_workers(settings) as executor:
+        # --- what there is to do ---
+        tokenizer = load_tokenizer(settings.model)
+        lengths = await prepare(work, settings, executor, tokenizer)
+        folder = stored.folder if stored else make_run_folder(part_folder(settings.output_dir, settings.shard_id))
+        log = QuestionLog(log_path(folder, settings))
+        log.start()
+        manifest.begin(folder / "manifest.json", stored.manifest if stored else None)
+        leave_out_quarantined(work, log)
+        left = len(log.unfinished(work.questions))
+        count = f"{len(work.questions)} questions" + (f", {left} of them left to work on" if stored else "")
+        print(f"shard {settings.shard_id} of {settings.num_shards}: {count} -> {folder}", flush=True)
+
+        # --- trees; the engine takes the same context for few questions that are left as for all ---
+        engine = settings.engine_for(max(lengths))
+        generator = start_generator(settings.model, tokenizer, settings.sampling, engine) if left else NoEngine()
+        try:
+            with log.recording_crashes():
+                if settings.no_gold:
+                    figures = await draw_candidates(work, settings, generator, log)
+                else:
+                    figures = await grow_all(work, settings, generator, executor, log)
+        finally:
+            generator.close()
+    leave_out_quarantined(work, log)
+
+    # --- files ---
+    figures |= write_results(work.questions, settings, log, folder, manifest.content)
+    manifest.write(folder / "manifest.json", **figures, skipped=len(work.skipped), skipped_questions=work.skipped)
+    print(summary(figures, len(work.skipped), settings, folder), flush=True)
+
+
+def leave_out_quarantined(work: WorkList, log: QuestionLog) -> None:
+    """Skip the questions that failed or killed their worker again and again, loudly."""
+    quarantined = log.quarantined()
+    work.skip(quarantined)
+    if quarantined:
+        print(f"warning: {len(quarantined)} questions are quarantined:")
+    work.report("every question failed; the reasons are above, --fresh tries again")
 
 
 def main(words: list[str] | None = None) -> None:
-    args = parse_arguments(words)
-
     # --- everything that can be wrong, before anything expensive ---
-    check_settings(args)
+    args = parse_arguments(words, __doc__)
     if not args.dry_run:
         check_device()
-    model = check_model_folder(args.model)
-    args.max_prompt_tokens = longest_prompt(args, context_limit(args, model))  # as the manifest is to record it
-    work, shards = select(args)
+    settings = run_settings(args)
+    work, shard_lines = select(settings)
     manifest = Manifest(
-        vars(args),
-        {"data": args.data},
+        settings.arguments,
+        {"data": settings.data},
         databases=work.fingerprints,
-        model=str(model),
-        model_fingerprint=model_fingerprint(model),
-        seed=args.seed,
+        model=str(settings.model),
+        model_fingerprint=model_fingerprint(settings.model),
+        seed=settings.tree.seed,
     )
 
     # --- the run ---
-    part = part_folder(args.output_dir, args.shard_id)
-    if args.dry_run:
-        stored = None if args.fresh else find_run(part, manifest.content)
+    part = part_folder(settings.output_dir, settings.shard_id)
+    if settings.dry_run:
+        stored = None if settings.fresh else find_run(part, manifest.content)
         if stored:
-            print(f"{stored.folder} holds this run, {'finished' if stored.finished else 'to be gone on with'}")
-        asyncio.run(run(args, work, shards, manifest, stored))
+            print(f"{stored.folder} holds this run, {'finished' if stored.finished else 'to be resumed'}")
+        print("\n".join(shard_lines))
+        asyncio.run(dry_run(work, settings))
         return
-    with alone_in(part), among_as_many(part.parent, args.num_shards):
-        stored = None if args.fresh else find_run(part, manifest.content)
+    with alone_in(part), among_as_many(part.parent, settings.num_shards):
+        stored = None if settings.fresh else find_run(part, manifest.content)
         if stored and stored.finished:
-            write_again(work, args, stored)
+            write_again(work, settings, stored)
             return
         try:
-            asyncio.run(run(args, work, shards, manifest, stored))
+            asyncio.run(run(work, settings, manifest, stored))
         except EngineDied as death:
-            sys.exit(f"error: {death}; what is finished is kept, the same command goes on with the rest")
+            sys.exit(f"error: {death}; what is finished is kept, the same command resumes with the rest")
 
 
 if __name__ == "__main__":

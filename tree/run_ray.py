@@ -28,6 +28,7 @@ from pathlib import Path
 
 from common.files import InputError, check_writable, run_script
 from tree.questions import limited, load_questions, shard_count, shards
+from tree.run.settings import parse_arguments as parse_run_arguments
 
 CONNECT = 10.0  # seconds in which a cluster must answer
 POLL = 1.0  # seconds between looks at a worker's journal
@@ -324,11 +325,7 @@ def main(words: list[str] | None = None) -> int:
     own, flags = parse_arguments(words)
 
     # --- everything that can be wrong, before anything is started ---
-    from tree.run.settings import check_settings
-    from tree.run_pipeline import parse_arguments as parse_flags
-
-    args = parse_flags([*flags, "--num_shards", str(own.num_shards or 1)])
-    check_settings(args)
+    args = parse_run_arguments([*flags, "--num_shards", str(own.num_shards or 1)])
     if args.dry_run:
         raise InputError("--dry_run: use `python -m tree.run_pipeline --dry_run`, which needs no cluster")
     if own.cpus < 0 or own.retries < 0:

@@ -17,9 +17,10 @@ LENGTH, SEQUENCES = 512, 16
 def answers(tiny_generator):
     """What one engine answered to all requests of this page, and its counts."""
 
-    async def ask() -> dict:
+    async def ask(patch: pytest.MonkeyPatch) -> dict:
+        patch.setattr("tree.generator.BATCHED_TOKENS", LENGTH)  # so that the long prompts take many steps
         tokenizer = load_tokenizer(tiny_generator)
-        settings = EngineSettings(LENGTH, max_num_seqs=SEQUENCES, max_num_batched_tokens=LENGTH)
+        settings = EngineSettings(LENGTH, max_num_seqs=SEQUENCES)
         generator = Generator(tiny_generator, tokenizer, Sampling(1.0, 1.0, 0, 24), settings)
         try:
             long = [chat(f"{number} " + "x" * 400) for number in range(12)]
@@ -48,7 +49,8 @@ def answers(tiny_generator):
         finally:
             generator.close()
 
-    return asyncio.run(ask())
+    with pytest.MonkeyPatch.context() as patch:
+        return asyncio.run(ask(patch))
 
 
 def test_seeded_prompts_that_exceed_one_step_together_are_answered(answers):

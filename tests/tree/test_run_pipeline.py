@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import assert_one_line_error, run_script
-from tests.fake_worker import BY_LUCK, FakeGenerator
-from tree import generator, run_pipeline
+from tests.fake_worker import BY_LUCK, pretend
+from tree import run_pipeline
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_node import tree_from_json
 
@@ -17,12 +16,11 @@ from tree.tree_node import tree_from_json
 @pytest.fixture
 def pipeline(dataset, tiny_model, monkeypatch):
     """Runs the pipeline with the fake generator; returns the run folder."""
-    monkeypatch.setattr(generator, "Generator", FakeGenerator)
+    pretend(monkeypatch.setattr)
 
     def run(output: Path, *flags: str) -> Path:
         places = ["--data", dataset, "--db_root", dataset.parent / "databases", "--output_dir", output]
-        monkeypatch.setattr(sys, "argv", ["run_pipeline", *map(str, places), "--model", str(tiny_model), *flags])
-        run_pipeline.main()
+        run_pipeline.main([*map(str, places), "--model", str(tiny_model), *flags])
         return max(output.glob("tree_dataset/part*/*"), key=lambda folder: folder.stat().st_mtime_ns)
 
     return run
@@ -60,8 +58,8 @@ def test_a_shard_from_questions_to_pairs(pipeline, dataset, tmp_path):
     assert check.returncode == 0, check.stdout
 
 
-def test_sharding_and_trees_in_flight_change_no_tree(pipeline, tmp_path):
-    whole = read(pipeline(tmp_path / "one", "--trees_in_flight", "1") / "all_trees.json")
+def test_sharding_changes_no_tree(pipeline, tmp_path):
+    whole = read(pipeline(tmp_path / "one") / "all_trees.json")
     parts = []
     for shard in ("0", "1"):
         parts += read(pipeline(tmp_path / "two", "--num_shards", "2", "--shard_id", shard) / "all_trees.json")

@@ -34,8 +34,11 @@ if "tree.run_pipeline" in sys.orig_argv:
     from tree import generator
 
     class GatedGenerator(FakeGenerator):
+        places = {}
+
         async def sample(self, messages, n, seed):
-            while self.requests >= 12 and "GATE" in os.environ and not Path(os.environ["GATE"]).exists():
+            place = self.places.setdefault(messages[0]["content"], len(self.places))
+            while place >= 3 and "GATE" in os.environ and not Path(os.environ["GATE"]).exists():
                 await asyncio.sleep(0.1)
             return await super().sample(messages, n, seed)
 
@@ -115,7 +118,7 @@ def cluster(workers, tmp_path_factory):
 
 def worker_flags(data: Path, model: Path, output: Path) -> list[str]:
     places = ("--data", data / "train.json", "--db_root", data / "databases", "--model", model, "--output_dir", output)
-    return [*map(str, places), "--trees_in_flight", "1"]
+    return list(map(str, places))
 
 
 def ray_command(address: str, *flags: str) -> list[str]:

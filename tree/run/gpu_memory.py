@@ -94,7 +94,7 @@ def fit_lines(found: Fit, card: float, share: float, context: int, usual: int, s
     if found.tokens < context:
         yield (
             f"too small for the longest context of {context} tokens: take a smaller --model or a larger GPU, or lower "
-            "--max_num_batched_tokens, --max_num_seqs and --max_model_len"
+            "--max_num_seqs and --max_model_len"
         )
         return
     yield (

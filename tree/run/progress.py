@@ -4,9 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from tree.run.yields import Yield, yields
+from tree.run.revision_gain import Tally, revision_gain
 from tree.tree_node import RevisionTree
+
+if TYPE_CHECKING:
+    from tree.generator import Generator
 
 
 class Gauge:
@@ -42,17 +46,17 @@ class Progress:
     """The bar of a run over `total` trees, and its sums; memory does not grow with the trees.
 
     `generator` is asked for its counts of tokens. Put what is in flight into `replies` and `queries`. Trees count that
-    were `grown` before; times and the engine's counts are of this process. With `fair`, trees are grown so that
-    revisions can be compared with fresh attempts (see `yields`).
+    were `grown` before; times and the engine's counts are of this process. `compares` says that trees are grown so that
+    revisions can be compared with independent samples (see `revision_gain`).
     """
 
-    def __init__(self, total: int, generator, grown: Iterable[RevisionTree] = (), fair: bool = False):
+    def __init__(self, total: int, generator: "Generator", grown: Iterable[RevisionTree] = (), compares: bool = False):
         from tqdm import tqdm
 
-        self.generator, self.fair = generator, fair
+        self.generator, self.compares = generator, compares
         self.replies, self.queries = Gauge(), Gauge()
         self.counts: Counter = Counter()
-        self.revisions = self.fresh = Yield()
+        self.revisions = self.independent = Tally()
         for tree in grown:
             self._count(tree)
         self.start = time.perf_counter()
@@ -66,9 +70,10 @@ class Progress:
             correct_nodes=sum(node.is_correct for node in nodes),
             duplicates=sum(node.duplicate_of is not None for node in nodes),
         )
-        if self.fair:
-            revisions, fresh = yields(tree)
-            self.revisions, self.fresh = self.revisions + revisions, self.fresh + fresh
+        if self.compares:
+            revisions, independent = revision_gain(tree)
+            self.revisions += revisions
+            self.independent += independent
 
     def add(self, tree: RevisionTree) -> None:
         """Count a finished tree."""
@@ -85,30 +90,33 @@ class Progress:
         """End the bar's line."""
         self._bar.close()
 
-    def finish(self) -> dict[str, float]:
+    def finish(self) -> dict:
         """The counts and shares of the whole run."""
         seconds = time.perf_counter() - self.start
         tokens = self.generator.counts()
         self.counts.update(tokens)
-        return dict(self.counts) | {
+        figures = dict(self.counts) | {
             "seconds_growing": round(seconds, 1),
             "engine_busy": round(self.replies.busy / seconds, 3),
             "mean_replies_in_flight": round(self.replies.area / seconds, 1),
             "sql_busy": round(self.queries.busy / seconds, 3),
             "prefix_cache_hits": round(tokens["cached_prompt_tokens"] / max(1, tokens["prompt_tokens"]), 3),
-            **({"revision_yield": vars(self.revisions), "fresh_yield": vars(self.fresh)} if self.fair else {}),
         }
+        if self.compares:
+            figures |= {"revisions": vars(self.revisions), "independent_samples": vars(self.independent)}
+        return figures
 
     def lines(self, figures: dict) -> list[str]:
-        """The summary for people: where the time went, and where that is fair, revisions against fresh attempts."""
-        compared = [
-            f"revisions  {self.revisions} (those of first attempts)",
-            f"fresh      {self.fresh}: what first attempts would have given in their place",
-        ]
-        return [
+        """The summary for people: where the time went, and where that is fair, revisions and independent samples."""
+        lines = [
             f"time       {figures['seconds_growing']} s; the engine was busy {figures['engine_busy']:.0%} of it, with "
             f"{figures['mean_replies_in_flight']} replies at a time, SQL was running {figures['sql_busy']:.0%} of it",
             f"tokens     {figures['output_tokens']} written, {figures['prompt_tokens']} read, of which "
             f"{figures['prefix_cache_hits']:.0%} came from the prefix cache",
-            *(compared if self.fair else []),
         ]
+        if self.compares:
+            lines += [
+                f"revisions  {self.revisions} (those of first attempts)",
+                f"instead    {self.independent}, expected of independent samples in their place",
+            ]
+        return lines

@@ -1,31 +1,37 @@
 """Candidates for questions without gold: a list of queries for each, to choose from with a reward model."""
 
-import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tree.prompts import chat, extract_sql
-from tree.run.attempts import Attempts, work_off
-from tree.run.journal import Journal
-from tree.run.preflight import Work
+from tree.run.question_log import QuestionLog
+from tree.run.settings import RunSettings
+from tree.run.work_list import WorkList
+from tree.run.workers import run_questions
 from tree.tree_builder import node_seed
 from tree.tree_node import Question
 
-
-async def draw_candidates(
-    work: Work, args: argparse.Namespace, generator, journal: Journal, attempts: Attempts
-) -> dict[str, int]:
-    """Draw `num_roots` queries for each question, those of a tree's first attempts, into the journal; returns counts.
-
-    A row of the journal: question_id, db_id, question, evidence, prompt, candidates ("" for a reply without a query).
-    """
+if TYPE_CHECKING:
     from tqdm import tqdm
 
-    left = sum(question.question_id not in journal for question in work.questions)
+    from tree.generator import Generator
 
-    async def draw(question: Question) -> dict:
-        prompt = work.prompt(question)
-        seed = node_seed(args.seed, question.question_id, ())
-        replies = await generator.sample(chat(prompt), args.num_roots, seed)
-        bar.update()
+
+@dataclass(frozen=True)
+class Drawer:
+    """Draws `num_roots` queries for a question, those of a tree's first attempts."""
+
+    work: WorkList
+    settings: RunSettings
+    generator: "Generator"
+    bar: "tqdm"
+
+    async def candidates_of(self, question: Question) -> dict:
+        """The question's row of candidates.json; "" stands for a reply without a query."""
+        prompt, tree = self.work.prompt(question), self.settings.tree
+        seed = node_seed(tree.seed, question.question_id, ())
+        replies = await self.generator.sample(chat(prompt), tree.num_roots, seed)
+        self.bar.update()
         return {
             "question_id": question.question_id,
             "db_id": question.db_id,
@@ -35,7 +41,15 @@ async def draw_candidates(
             "candidates": [extract_sql(reply.text) for reply in replies],
         }
 
-    with tqdm(total=left, desc="candidates", unit="question") as bar:
-        await work_off(work.questions, len(work.questions), draw, journal, attempts)
-    drawn = sum(question.question_id in journal for question in work.questions)
-    return {"questions": drawn, "candidates": args.num_roots * drawn, **generator.counts()}
+
+async def draw_candidates(
+    work: WorkList, settings: RunSettings, generator: "Generator", log: QuestionLog
+) -> dict[str, int]:
+    """Draw candidates for every question of the shard, all at a time, into the log; returns counts."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(log.unfinished(work.questions)), desc="candidates", unit="question") as bar:
+        drawer = Drawer(work, settings, generator, bar)
+        await run_questions(work.questions, drawer.candidates_of, log, at_once=len(work.questions))
+    drawn = sum(question.question_id in log for question in work.questions)
+    return {"questions": drawn, "candidates": settings.tree.num_roots * drawn, **generator.counts()}

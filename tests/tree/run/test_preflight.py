@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from common.files import InputError
 from tests.conftest import QUESTIONS, assert_one_line_error, make_database, run_script
 from tests.strange_databases import REFUSED, STRANGE, make_strange
-from tree.run.preflight import Work, prepare_prompts
+from tree.run.preflight import prepare_prompts
 from tree.run.prompt_settings import PromptSettings
+from tree.run.work_list import WorkList
 from tree.schema.write import FORMATS, SHORTENINGS
 from tree.tree_node import Question
 
@@ -23,9 +24,9 @@ def words(messages) -> list[str]:
     return messages[0]["content"].split()
 
 
-def prepared(db_root, *questions: Question, longest: int = 10_000, **settings) -> tuple[Work, dict[int, int]]:
-    work = Work(list(questions), PromptSettings(max_prompt_tokens=longest, **settings))
-    return work, prepare_prompts(work, words, db_root)
+def prepared(db_root, *questions: Question, longest: int = 10_000, **settings) -> tuple[WorkList, dict[int, int]]:
+    work = WorkList(list(questions), "train.json", db_root, PromptSettings(max_prompt_tokens=longest, **settings))
+    return work, prepare_prompts(work, words)
 
 
 def asked(text: str, db_id: str = "shop", evidence: str = "", number: int = 0, sql: str = "SELECT 1") -> Question:

@@ -20,8 +20,7 @@ from common.locks import alone_in, among_as_many
 from tests.conftest import QUESTIONS, ROOT, assert_one_line_error, make_database, run_script
 from tests.fake_worker import kill_at
 from tree import run_pipeline
-from tree.run.attempts import Attempts
-from tree.run.journal import Journal
+from tree.run.question_log import QuestionLog
 from tree.run_table import table
 from tree.tree_node import Question
 
@@ -47,7 +46,7 @@ def places(tmp_path_factory, tiny_model) -> list[str]:
             rows.append({"question_id": len(rows), "db_id": db_id, "question": text, "evidence": "", "SQL": sql})
     (folder / "train.json").write_text(json.dumps(rows))
     paths = {"--data": folder / "train.json", "--db_root": folder / "databases", "--model": tiny_model}
-    return [str(word) for flag in paths.items() for word in flag] + ["--trees_in_flight", "3"]
+    return [str(word) for flag in paths.items() for word in flag]
 
 
 def worker(places, output: Path, *flags, **faults) -> subprocess.CompletedProcess:
@@ -122,15 +121,14 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def test_killed_at_every_moment_of_the_final_writing_it_ends_the_same(places, whole, tmp_path, monkeypatch):
+def test_killed_at_every_moment_of_the_final_writing_it_ends_the_same(places, whole, tmp_path):
     """all_trees.json, two pair files with a manifest each, and the run's manifest: three moments each."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     files = [the_run(tmp_path) / "all_trees.json", *map(tmp_path.joinpath, RESULTS)]
-    monkeypatch.setattr(sys, "argv", ["run_pipeline", *places, "--output_dir", str(tmp_path)])
 
     def write_and_die() -> None:
         kill_at(moment)
-        run_pipeline.main()
+        run_pipeline.main([*places, "--output_dir", str(tmp_path)])
         os._exit(0)
 
     for moment in range(1, 6 * 3 + 2):
@@ -169,18 +167,18 @@ def asked(*numbers: int) -> list[Question]:
 def test_a_journal_cut_anywhere_holds_what_was_whole(tmp_path):
     path = tmp_path / "trees.jsonl"
     rows = [{"question_id": number, "text": "Säge\n" * number} for number in range(3)]
-    journal = Journal(path)
+    log = QuestionLog(path)
     for row in rows:
-        journal.append(row)
+        log.finished(row)
     whole = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
-        opened = Journal(path)
+        opened = QuestionLog(path)
         count = sum(end - 1 <= size for end in ends)  # one that lacks only its line end is whole
         assert list(opened.read(asked(*range(count)))) == rows[:count] and len(opened) == count
         for row in rows[count:]:
-            opened.append(row)
+            opened.finished(row)
         assert path.read_bytes() == whole
         opened.close()
 
@@ -189,9 +187,9 @@ def test_a_journal_cut_anywhere_holds_what_was_whole(tmp_path):
 def test_a_last_line_that_is_torn_is_cut_before_the_next(tmp_path, torn):
     path, line = tmp_path / "trees.jsonl", b'{"question_id": 5}\n'
     path.write_bytes(line + torn)
-    journal = Journal(path)
-    assert len(journal) == 1
-    journal.append({"question_id": 6})
+    log = QuestionLog(path)
+    assert len(log) == 1
+    log.finished({"question_id": 6})
     assert path.read_bytes() == line + b'{"question_id": 6}\n'
 
 
@@ -200,7 +198,7 @@ def test_a_broken_line_further_up_is_named(tmp_path, broken):
     path = tmp_path / "trees.jsonl"
     path.write_text(f'{{"question_id": 5}}\n{broken}\n{{"question_id": 6}}\n')
     with pytest.raises(InputError, match=r"trees.jsonl: line 2 is broken"):
-        Journal(path)
+        QuestionLog(path)
     assert path.read_text().count("\n") == 3
 
 
@@ -232,28 +230,28 @@ def test_what_a_failed_append_left_is_cut_off_before_the_next(tmp_path, call, af
     """In the same process, and in the next one; also when the half line could not be cut at once."""
     path = tmp_path / "trees.jsonl"
     first, lost, again = ({"question_id": number, "question": "你好" * 9} for number in (1, 2, 3))
-    journal = Journal(path)
-    journal.append(first)
+    log = QuestionLog(path)
+    log.finished(first)
     before = path.read_bytes()
     refused = pytest.raises(InputError, match="trees.jsonl: cannot be written .No space left on device")
     with failing(call, after), failing("ftruncate", 9 if can_cut else 1), refused:
-        journal.append(lost)
+        log.finished(lost)
     left = after or 999 * (call == "fsync")
-    assert len(journal) == 1 and (path.read_bytes() == before) == (can_cut or not left)
-    journal.append(again)
-    assert list(journal.read(asked(1, 3))) == [first, again]
-    reopened = Journal(path)
+    assert len(log) == 1 and (path.read_bytes() == before) == (can_cut or not left)
+    log.finished(again)
+    assert list(log.read(asked(1, 3))) == [first, again]
+    reopened = QuestionLog(path)
     assert 2 not in reopened and list(reopened.read(asked(1, 3))) == [first, again]
 
 
 def test_what_is_torn_in_the_attempts_is_not_joined_to_the_next(tmp_path):
-    journal = Journal(tmp_path / "trees.jsonl")
-    attempts = Attempts(tmp_path, journal)
-    attempts.failed(4, "not text: \udc80")
+    log = QuestionLog(tmp_path / "trees.jsonl")
+    log.start()
+    log.failed(4, "not text: \udc80")
     with failing("write", 9), pytest.raises(InputError, match="attempts.jsonl: cannot be written"):
-        attempts.failed(5, "lost")
-    attempts.failed(4, "again")
-    attempts.close()
+        log.failed(5, "lost")
+    log.failed(4, "again")
+    log.close()
     path = tmp_path / "attempts.jsonl"
     lines = path.read_bytes()
     assert [json.loads(line) for line in lines.splitlines()][1:] == [
@@ -262,12 +260,13 @@ def test_what_is_torn_in_the_attempts_is_not_joined_to_the_next(tmp_path):
     ]
     for tail in (b"", b'{"failed": 6, "reason": "\xe4\xbd', b"\0" * 9, b"[]"):
         path.write_bytes(lines + tail)
-        opened = Attempts(tmp_path, journal)
-        assert opened.set_aside() == {4: "failed 2 times: again"}
+        opened = QuestionLog(tmp_path / "trees.jsonl")
+        opened.start()
+        assert opened.quarantined() == {4: "failed 2 times: again"}
         opened.close()
         assert path.read_bytes() == lines + b'{"start": 0}\n'
     path.write_bytes(lines[:-1])  # lacks only its line end
-    assert Attempts(tmp_path, journal).set_aside() == {4: "failed 2 times: again"}
+    assert QuestionLog(tmp_path / "trees.jsonl").quarantined() == {4: "failed 2 times: again"}
 
 
 # --- which run is continued -----------------------------------------------------------------------------------------
@@ -383,15 +382,15 @@ def test_a_database_that_changes_under_a_run_ends_it(moved, tmp_path):
 # --- questions that fail or kill ------------------------------------------------------------------------------------
 
 
-def set_aside(output: Path) -> dict[int, str]:
+def quarantined(output: Path) -> dict[int, str]:
     skipped = read(the_run(output) / "manifest.json")["counts"]["skipped_questions"]
     return {entry["question_id"]: entry["reason"] for entry in skipped}
 
 
-def test_a_question_that_fails_twice_is_set_aside(places, whole, tmp_path):
+def test_a_question_that_fails_twice_is_quarantined(places, whole, tmp_path):
     run = worker(places, tmp_path, FAIL_ON="Number 4:")
     assert run.returncode == 0, run.stderr
-    assert set_aside(tmp_path) == {4: "failed 2 times: ValueError: this question is too hard"}
+    assert quarantined(tmp_path) == {4: "failed 2 times: ValueError: this question is too hard"}
     assert "skipped question 4 (shop): failed 2 times" in run.stdout
     assert "Traceback" not in run.stderr
     others = [tree for tree in read(the_run(whole) / "all_trees.json") if tree["question_id"] != 4]
@@ -413,7 +412,7 @@ def test_when_every_question_fails_it_is_an_error(places, tmp_path):
         ("ENGINE_DIES_ON", 1, "killed its worker 2 times: the engine died: no more memory"),
     ],
 )
-def test_a_question_that_kills_its_worker_twice_is_set_aside(places, whole, tmp_path, fault, code, reason):
+def test_a_question_that_kills_its_worker_twice_is_quarantined(places, whole, tmp_path, fault, code, reason):
     faults = {fault: "Number 4:"}
     first = worker(places, tmp_path, **faults)
     assert first.returncode == code
@@ -422,17 +421,17 @@ def test_a_question_that_kills_its_worker_twice_is_set_aside(places, whole, tmp_
     assert worker(places, tmp_path, **faults).returncode == code
     last = worker(places, tmp_path, **faults)
     assert last.returncode == 0, last.stderr
-    assert set_aside(tmp_path) == {4: reason}
+    assert quarantined(tmp_path) == {4: reason}
     others = [tree for tree in read(the_run(whole) / "all_trees.json") if tree["question_id"] != 4]
     assert read(the_run(tmp_path) / "all_trees.json") == others
 
 
-def test_a_death_of_another_cause_sets_nothing_aside(places, whole, tmp_path):
+def test_a_death_of_another_cause_quarantines_nothing(places, whole, tmp_path):
     """The engine dies once; those in flight are suspects, and are all grown, alone."""
     assert worker(places, tmp_path, ENGINE_DIES_ON="Number 4:").returncode == 1
     last = worker(places, tmp_path)
     assert last.returncode == 0, last.stderr
-    assert set_aside(tmp_path) == {} and results(tmp_path) == results(whole)
+    assert quarantined(tmp_path) == {} and results(tmp_path) == results(whole)
 
 
 # --- locks ----------------------------------------------------------------------------------------------------------
@@ -497,7 +496,7 @@ def test_a_dead_worker_is_started_again_and_the_table_tells(script, tmp_path):
     assert head.split()[:4] == ["shard", "questions", "good", "bad"]
     cells = [row.split() for row in rows]
     assert [row[:2] for row in cells] == [["0", "10"], ["1", "10"]] and [row[6] for row in cells] == ["1", "0"]
-    assert set_aside(tmp_path / "out").keys() == {4}
+    assert quarantined(tmp_path / "out").keys() == {4}
     pairs = sum(len(read(tmp_path / "out" / f"final_data_emerge_shard_{shard}.json")) for shard in (0, 1))
     assert pairs == sum(int(row[4]) for row in cells)
 

@@ -1,4 +1,4 @@
-"""What revisions gave against fresh attempts in their place."""
+"""What revisions gave, compared with independent samples in their place."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ import pytest
 
 from tree.prompts import Reply
 from tree.run.progress import Progress
-from tree.run.yields import Yield, yields
+from tree.run.revision_gain import Tally, revision_gain
 from tree.sql.results import Execution, Verdict
 from tree.tree_builder import Growth, grow
 from tree.tree_node import INITIAL, Question, RevisionTree
@@ -25,29 +25,31 @@ def tree_of(roots: list[bool], revisions: list[tuple[int, bool]], tokens: int | 
     return tree
 
 
-def test_both_yields_of_a_tree():
-    revisions, fresh = yields(tree_of([False, True, False, False], [(0, True), (0, False), (2, False), (3, True)]))
-    assert (revisions.queries, revisions.right, revisions.tokens) == (3, 1, 60)  # after the last one comes nothing
-    assert (fresh.queries, fresh.right, fresh.tokens) == (3, pytest.approx(2 / 3), 30)
-    assert str(revisions) == "1 of 3 right (33.3%), 16.67 right per 1,000 tokens"
+def test_both_of_a_tree():
+    revisions, independent = revision_gain(
+        tree_of([False, True, False, False], [(0, True), (0, False), (2, False), (3, True)])
+    )
+    assert (revisions.queries, revisions.correct, revisions.tokens) == (3, 1, 60)  # after the last one comes nothing
+    assert (independent.queries, independent.correct, independent.tokens) == (3, pytest.approx(2 / 3), 30)
+    assert str(revisions) == "1 of 3 correct (33.3%), 16.67 correct per 1,000 tokens"
 
 
 def test_later_revisions_are_not_counted():
     tree = tree_of([False, True], [(0, False)])
     tree.add("node_2_0", is_correct=True, tokens=5, generated_sql="SELECT 0", execution_feedback="", outcome="ok")
-    assert yields(tree) == (Yield(1, 0, 20), Yield(1, 1, 10))
+    assert revision_gain(tree) == (Tally(1, 0, 20), Tally(1, 1, 10))
 
 
 def test_one_first_attempt_or_no_tokens_say_nothing():
-    assert yields(tree_of([False], [(0, True)])) == (Yield(), Yield())
-    assert yields(tree_of([False, True], [(0, True)], tokens=None)) == (Yield(), Yield())
-    assert str(Yield()) == "none"
+    assert revision_gain(tree_of([False], [(0, True)])) == (Tally(), Tally())
+    assert revision_gain(tree_of([False, True], [(0, True)], tokens=None)) == (Tally(), Tally())
+    assert str(Tally()) == "none"
 
 
 @pytest.mark.parametrize("max_nodes", [0, 9])
 @pytest.mark.parametrize("wrong", [1, 2, 50])
 @pytest.mark.parametrize("roots", [2, 4])
-def test_where_all_replies_are_drawn_alike_both_yields_are_alike(max_nodes, wrong, roots):
+def test_where_all_replies_are_drawn_alike_both_are_alike(max_nodes, wrong, roots):
     """Whatever the budget, and however often first attempts repeat each other; half of all replies are right."""
     right, count = Execution("ok", rows=((1,),)), 500
 
@@ -59,27 +61,27 @@ def test_where_all_replies_are_drawn_alike_both_yields_are_alike(max_nodes, wron
         return [Verdict(right, right, sql == "SELECT 0", sql == "SELECT 0") for sql in queries]
 
     growth = Growth(max_depth=3, num_roots=roots, sample_num=3, max_nodes=max_nodes)
-    revisions = fresh = Yield()
+    revisions = independent = Tally()
     for number in range(count):
         tree = asyncio.run(grow(Question(number, "shop", "?", "", "SELECT 0"), "task", growth, sample, judge))
-        one, other = yields(tree)
-        revisions, fresh = revisions + one, fresh + other
-    assert revisions.queries == fresh.queries > count / 3
+        one, other = revision_gain(tree)
+        revisions, independent = revisions + one, independent + other
+    assert revisions.queries == independent.queries > count / 3
     # the draws of a tree hang together, so at most one for each tree counts: 3 standard deviations
-    assert abs(revisions.right - fresh.right) / fresh.queries < 3 * (2 * 0.25 / count) ** 0.5
+    assert abs(revisions.correct - independent.correct) / independent.queries < 3 * (2 * 0.25 / count) ** 0.5
 
 
-@pytest.mark.parametrize("fair", [True, False])
-def test_the_summary_compares_them_only_where_that_is_fair(fair):
+@pytest.mark.parametrize("compares", [True, False])
+def test_the_summary_compares_them_only_where_that_is_fair(compares):
     tree = tree_of([False, True], [(0, True)])
     progress = Progress(
         1,
         SimpleNamespace(counts=lambda: {"prompt_tokens": 9, "cached_prompt_tokens": 3, "output_tokens": 8}),
         [tree],
-        fair,
+        compares,
     )
     progress.close()
     figures = progress.finish()
     lines = progress.lines(figures)
-    assert [line.split()[0] for line in lines] == ["time", "tokens"] + ["revisions", "fresh"] * fair
-    assert ("fresh_yield" in figures, "revision_yield" in figures) == (fair, fair)
+    assert [line.split()[0] for line in lines] == ["time", "tokens"] + ["revisions", "instead"] * compares
+    assert ("independent_samples" in figures, "revisions" in figures) == (compares, compares)
