@@ -239,7 +239,7 @@ def test_what_may_differ_between_shards_are_settings_of_the_pipeline():
 def test_what_makes_a_run_is_every_other_setting():
     def run_of(*flags: str) -> dict:
         content = {
-            "arguments": vars(parse_arguments(list(flags))),
+            "arguments": vars(parse_arguments(["--num_shards", "2", *flags])),
             "inputs": {"data": {"sha256": "d4"}},
             **{"model_fingerprint": "m1", "versions": {}, "git_revision": "a1", "databases": {"shop": "d1"}},
         }
