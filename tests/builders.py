@@ -6,11 +6,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from tests.conftest import run_main
-from tree.sql.cache import GoldCache
 from tree.sql.canonical import canonical_sql
 from tree.sql.guarded import Limits
 from tree.sql.results import Verdict
-from tree.sql.verdict import is_fragile, judge, marked_fragile
+from tree.sql.verdict import JudgeSettings, is_fragile, judge, marked_fragile
 from tree.tree_builder import feedback_text
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
@@ -20,9 +19,9 @@ SHOP_GOLD = "SELECT COUNT(*) FROM product"
 
 def verdict_here(path: Path, sql: str, gold: str, instances: Path | None = None) -> Verdict:
     """The verdict of this process, without a worker; `instances` is the folder of the perturbed instances."""
-    rules = Limits(30.0, 10**9), GoldCache(None)
-    verdict = judge(str(path), sql, gold, *rules)
-    if verdict.ex and instances and is_fragile(str(path), sql, gold, verdict, *rules, instances):
+    settings = JudgeSettings(Limits(30.0, 10**9), perturbed=instances)
+    verdict = judge(str(path), sql, gold, settings)
+    if verdict.ex and instances and is_fragile(str(path), sql, gold, verdict, settings):
         return marked_fragile(verdict)
     return verdict
 

@@ -19,12 +19,11 @@ from pebble import ProcessExpired, ProcessPool
 
 from common.files import InputError, refuse_lfs_pointer
 from tree.sql import worker
-from tree.sql.cache import GoldCache
-from tree.sql.database_file import FIX, cut_off, no_database, opened, unfinished
+from tree.sql.database_file import opened, trouble_with
 from tree.sql.guarded import Limits
 from tree.sql.results import RAN, Execution, Result, Verdict
 from tree.sql.table_info import Problems
-from tree.sql.verdict import marked_fragile
+from tree.sql.verdict import JudgeSettings, marked_fragile
 
 TIMEOUT = 30.0  # seconds, BIRD's own limit per query
 STEPS = 1_000_000_000  # of SQLite's virtual machine: about 20 seconds, 60 times what the slowest Spider gold needs
@@ -82,12 +81,11 @@ def check_database(path: Path) -> None:
         raise InputError(f"{path}: no such database; check --db_root (expected <db_root>/<db_id>/<db_id>.sqlite)")
     try:
         refuse_lfs_pointer(path)
-        if journal := "" if no_database(path) else unfinished(path):
-            raise InputError(f"{path}: {journal}")
-        if damage := no_database(path) or cut_off(path):
-            raise InputError(f"{path}: {damage}; {FIX}")
+        trouble = trouble_with(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    if trouble:
+        raise InputError(f"{path}: {trouble}")
     with opened(path) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
 
@@ -116,9 +114,8 @@ class Executor:
         gold_cache: Path | None = None,
         perturbed: Path | None = None,
     ):
-        self.workers, self.limits = workers, Limits(timeout, steps, KILL_AFTER)
-        self.cache = GoldCache(gold_cache)
-        self.perturbed = perturbed
+        self.workers = workers
+        self.settings = JudgeSettings(Limits(timeout, steps, KILL_AFTER), gold_cache, perturbed)
         self._lost_gold: dict[tuple[Path, str], Execution] = {}  # (database, gold that costs its worker)
         self._restarts = 0
         self._pool = self._new_pool()
@@ -145,7 +142,7 @@ class Executor:
         """Run a gold query, once for all: its result is kept for the candidates that follow."""
         if lost := self._lost_gold.get((path, sql)):
             return lost
-        execution = await self._send(worker.execute_gold, str(path), self.limits, self.cache, sql)
+        execution = await self._send(worker.execute_gold, str(path), sql, self.settings)
         if execution.error in (STOPPED, DIED):
             self._lost_gold[path, sql] = execution
         return execution
@@ -155,9 +152,9 @@ class Executor:
 
         Returns "" or, in one line, why there are none, and what they lack because it cannot be read.
         """
-        if self.perturbed is None:
+        if self.settings.perturbed is None:
             return "switched off", {}
-        prepared = await self._send(worker.prepare, str(path), self.perturbed)
+        prepared = await self._send(worker.prepare, str(path), self.settings.perturbed)
         return (prepared.error, {}) if isinstance(prepared, Execution) else prepared
 
     async def judge(self, path: Path, sql: str, gold_sql: str) -> Verdict:
@@ -169,7 +166,7 @@ class Executor:
         """`judge` for several candidates of one question, in one task: less to send than with a task for each."""
         verdicts = await self._verdicts(path, sqls, gold_sql)
         right = [number for number, verdict in enumerate(verdicts) if verdict.ex]
-        if right and self.perturbed:
+        if right and self.settings.perturbed:
             fragile = await self._fragile(path, [(sqls[number], verdicts[number]) for number in right], gold_sql)
             for number in compress(right, fragile):
                 verdicts[number] = marked_fragile(verdicts[number])
@@ -183,18 +180,16 @@ class Executor:
 
     async def _verdicts(self, path: Path, sqls: Sequence[str], gold_sql: str, whole: bool = False) -> list[Verdict]:
         """The verdicts on the database itself: in one task, or each in its own where that one was lost."""
-        task = worker.judge_all, str(path), self.limits, self.cache
         gold = self._lost_gold.get((path, gold_sql)) if gold_sql else NO_GOLD
         if not gold:
-            verdicts = await self._send(*task, sqls, gold_sql, whole, tries=1)
+            verdicts = await self._send(worker.judge_all, str(path), sqls, gold_sql, self.settings, whole, tries=1)
             if not isinstance(verdicts, Execution):
                 return verdicts
             gold = await self.run_gold(path, gold_sql)
             if verdicts.error == STOPPED and len(sqls) == 1 and gold.outcome in RAN:  # it was no other
                 return [Verdict(verdicts, gold)]
-        failed_gold = None if gold.outcome in RAN else gold
-        alone = [self._send(*task, (sql,), gold_sql, whole, failed_gold) for sql in sqls]
-        found = await asyncio.gather(*alone)
+        rest = gold_sql, self.settings, whole, None if gold.outcome in RAN else gold
+        found = await asyncio.gather(*(self._send(worker.judge_all, str(path), [sql], *rest) for sql in sqls))
         return [Verdict(one, gold) if isinstance(one, Execution) else one[0] for one in found]
 
     async def _fragile(self, path: Path, right: Sequence[tuple[str, Verdict]], gold_sql: str) -> list[bool]:
@@ -203,8 +198,7 @@ class Executor:
         In tasks of their own, because a right query that hangs on a perturbed instance only is right, and not fragile.
         """
         tries = TRIES if len(right) == 1 else 1
-        arguments = str(path), self.limits, self.cache, right, gold_sql, self.perturbed
-        found = await self._send(worker.find_fragile, *arguments, tries=tries)
+        found = await self._send(worker.find_fragile, str(path), right, gold_sql, self.settings, tries=tries)
         if not isinstance(found, Execution):
             return found
         if len(right) == 1:
@@ -228,7 +222,7 @@ class Executor:
                 return Execution("too_large", "out of memory")
             except ProcessExpired as death:
                 if death.exitcode == -signal.SIGALRM:
-                    return Execution("timeout", STOPPED, seconds=self.limits.timeout + self.limits.kill_after)
+                    return Execution("timeout", STOPPED, seconds=self.settings.limits.longest())
                 died += 1
             except BrokenProcessPool:  # pebble gives a pool up when a worker dies without a task
                 self._replace(pool)

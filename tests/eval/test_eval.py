@@ -16,10 +16,10 @@ from tests.conftest import assert_one_line_error, make_database, run_main
 from tests.tree.test_tree_builder import growths, tree_of
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.run.databases import database_fingerprints
-from tree.sql.cache import GoldCache
+from tree.sql.cache import gold_file, keep_gold
 from tree.sql.guarded import Limits
 from tree.sql.results import Execution
-from tree.sql.verdict import judge
+from tree.sql.verdict import JudgeSettings, judge
 from tree.tree_files import is_tree
 from tree.tree_node import INITIAL, tree_from_json, tree_to_json
 
@@ -38,10 +38,10 @@ def test_true_trees_pass(tmp_path, shop, wrap):
 
 
 def test_gold_is_run_whatever_is_kept_of_it(tmp_path, shop, monkeypatch):
-    cache = GoldCache(tmp_path / "cache" / "gold")
+    folder = tmp_path / "cache" / "gold"
     false = Execution("ok", columns=("COUNT(*)",), rows=((42,),), row_count=1), [(42,)]
-    cache.keep(cache.place(str(shop), SHOP_GOLD), false)
-    assert judge(str(shop), "SELECT 42", SHOP_GOLD, Limits(5.0, 10**9), cache).ex
+    keep_gold(gold_file(folder, str(shop), SHOP_GOLD), *false)
+    assert judge(str(shop), "SELECT 42", SHOP_GOLD, JudgeSettings(Limits(5.0, 10**9), folder)).ex
     monkeypatch.setenv("RESQLVER_CACHE", str(tmp_path / "cache"))
     run = verify(tmp_path, shop_tree(shop))
     assert run.returncode == 0, run.stdout + run.stderr

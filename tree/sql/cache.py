@@ -13,11 +13,10 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import InputError
-from tree.sql.results import BY_CHANCE
+from tree.sql.results import BY_CHANCE, RAN, Execution, Row
 
 # Nanoseconds for which a changed file's times may not tell it from one that is changed once more: as git does with
 # files in its index that are "racily clean" (https://git-scm.com/docs/racy-git), its digest is not remembered.
@@ -143,39 +142,33 @@ def building(place: Path, lasting: bool = True) -> Iterator[str]:
 # --- gold results -----------------------------------------------------------------------------------------------------
 
 EDITION = "1"  # of what `sandbox.run` makes of a query: results of another edition are not taken for these
-KEPT_OUTCOMES = ("ok", "empty")  # limits and some errors depend on the machine, so what they ended is tried again
 
 
-@dataclass(frozen=True)
-class GoldCache:
-    """A folder of results; hashable, so that it can be handed to workers. `folder` None keeps nothing on disk."""
+def gold_file(folder: Path | None, path: str, sql: str) -> Path | None:
+    """Where in a folder the result of a gold query is kept, as the database at `path` is now; None without a folder."""
+    if folder is None:
+        return None
+    name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return folder / fingerprint(path) / EDITION / f"{name}.pickle"
 
-    folder: Path | None
 
-    def place(self, path: str, sql: str) -> Path | None:
-        """Where the result of a gold query on the database at `path` is kept, as the database is now."""
-        if self.folder is None:
-            return None
-        name = hashlib.sha256(sql.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self.folder / fingerprint(path) / EDITION / f"{name}.pickle"
+def load_gold(file: Path | None) -> tuple[Execution, list[Row]] | None:
+    """A kept result; None when there is none or it is damaged, in whatever way."""
+    if file is None:
+        return None
+    try:
+        kept = pickle.loads(file.read_bytes())
+    except Exception:  # damaged pickles raise nearly anything
+        return None
+    return kept if isinstance(kept, tuple) and len(kept) == 2 else None
 
-    def load(self, place: Path | None) -> tuple | None:
-        """The (execution, rows) kept at a place; None when there is none or it is damaged, in whatever way."""
-        if place is None:
-            return None
-        try:
-            kept = pickle.loads(place.read_bytes())
-        except Exception:  # damaged pickles raise nearly anything
-            return None
-        return kept if isinstance(kept, tuple) and len(kept) == 2 else None
 
-    def keep(self, place: Path | None, result: tuple) -> None:
-        """Keep (execution, rows) on disk, unless the query did not run to its end, or its result is the moment's.
+def keep_gold(file: Path | None, execution: Execution, rows: list[Row]) -> None:
+    """Keep a result, unless the query did not run to its end, or its result is the moment's.
 
-        A cache that cannot be written (full disk, no permission) costs time, not the run.
-        """
-        execution = result[0]
-        if place is None or execution.outcome not in KEPT_OUTCOMES or BY_CHANCE in execution.flags:
-            return
-        with contextlib.suppress(OSError), building(place, lasting=False) as temporary, open(temporary, "wb") as file:
-            pickle.dump(result, file, protocol=pickle.HIGHEST_PROTOCOL)
+    What one process keeps all others take for true. A cache that cannot be written costs time, not the run.
+    """
+    if file is None or execution.outcome not in RAN or BY_CHANCE in execution.flags:
+        return  # limits and some errors depend on the machine, so what they ended is tried again
+    with contextlib.suppress(OSError), building(file, lasting=False) as temporary, open(temporary, "wb") as output:
+        pickle.dump((execution, rows), output, protocol=pickle.HIGHEST_PROTOCOL)

@@ -18,55 +18,47 @@ WAL_HEADER = 32  # bytes; changes follow
 FIX = "download or build it again"
 
 
-def no_database(path: Path) -> str:
-    """Why the file at `path` is no SQLite database, "" when it may be one."""
+def trouble_with(path: Path) -> str:
+    """What is wrong with the file at `path` as a database, and what to do about it; "" when nothing is seen."""
     with path.open("rb") as file:
-        start = file.read(HEADER)
-    if not start:
-        return "an empty file, no database"
-    return "" if start.startswith(MAGIC) else "not a SQLite database"
+        header = file.read(HEADER)
+    if not header:
+        return f"an empty file, no database; {FIX}"
+    if not header.startswith(MAGIC):
+        return f"not a SQLite database; {FIX}"
+    size, wanted = path.stat().st_size, _size_wanted(header.ljust(HEADER, b"\0"), path.stat().st_size)
+    return _unfinished(path.resolve()) or (f"cut off, {size} of {wanted} bytes; {FIX}" if size < wanted else "")
 
 
-def cut_off(path: Path) -> str:
-    """How much of the database at `path` is missing at its end, "" when nothing is.
-
-    A file may be longer than its header says: SQLite does not look at the rest.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header = file.read(HEADER).ljust(HEADER, b"\0")
+def _size_wanted(header: bytes, size: int) -> int:
+    """The least size that a file with this header has. It may be longer: SQLite does not look at the rest."""
     page = int.from_bytes(header[16:18], "big")
     page = 65_536 if page == 1 else page
     pages = int.from_bytes(header[28:32], "big")
     if not pages or header[24:28] != header[92:96]:  # by a SQLite before 3.7, which did not keep the count
         pages = -(-size // max(page, 1))
-    wanted = max(page * pages, MIN_PAGE)
-    return f"cut off, {size} of {wanted} bytes" if size < wanted else ""
+    return max(page * pages, MIN_PAGE)
 
 
-def unfinished(path: Path) -> str:
-    """The journal with changes that the database at `path` lacks, and how to bring them in; "" when there is none.
+def _unfinished(path: Path) -> str:
+    """The journal with changes that a database lacks, and how to bring them in; "" when there is none.
 
     SQLite looks for journals beside the file that a link leads to. A rollback journal whose first byte is zero, as
     PRAGMA journal_mode = PERSIST leaves it, holds nothing, and so does a write-ahead log without a page.
     """
-    real = path.resolve()
-    log, journal = Path(f"{real}-wal"), Path(f"{real}-journal")
+    log, journal = Path(f"{path}-wal"), Path(f"{path}-journal")
     if log.is_file() and log.stat().st_size > WAL_HEADER:
-        return _advice(log, real, "PRAGMA wal_checkpoint(TRUNCATE)")
-    if journal.is_file() and _first_byte(journal) not in (b"", b"\0"):
-        return _advice(journal, real, "SELECT count(*) FROM sqlite_master")  # the first reader rolls back
-    return ""
+        sql = "PRAGMA wal_checkpoint(TRUNCATE)"
+    elif journal.is_file() and _first_byte(journal) not in (b"", b"\0"):
+        log, sql = journal, "SELECT count(*) FROM sqlite_master"  # the first reader rolls back
+    else:
+        return ""
+    return f'unfinished changes in {log.name}; run: sqlite3 {shlex.quote(str(path))} "{sql}"'
 
 
 def _first_byte(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(1)
-
-
-def _advice(journal: Path, database: Path, sql: str) -> str:
-    place = journal.name if journal.parent == database.parent else journal
-    return f'unfinished changes in {place}; run: sqlite3 {shlex.quote(str(database))} "{sql}"'
 
 
 # --- reading it ----------------------------------------------------------------------------------------------------

@@ -62,10 +62,14 @@ class Limits:
     steps: int
     kill_after: float = 0.0
 
+    def longest(self) -> float:
+        """Seconds until the kernel kills a process that does not come back from a query."""
+        return self.timeout + self.kill_after
+
     def arm(self) -> None:
         """The kernel kills this process unless the next call comes before a query must have ended."""
         if self.kill_after:
-            signal.setitimer(signal.ITIMER_REAL, self.timeout + self.kill_after)
+            signal.setitimer(signal.ITIMER_REAL, self.longest())
 
 
 # --- the connection -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tree.sql.tokens import delimited
 
@@ -80,15 +80,11 @@ def list_tables(connection: sqlite3.Connection) -> list[TableInfo]:
     made = [(name, kinds.get(name, kind)) for name, kind in rows.fetchall() if not name.startswith("sqlite_")]
     found = [_table_info(connection, name, kind) for name, kind in made]
     lost = [table.name.lower() for table in found if table.kind == "virtual" and table.problem]
-    return [_as_inner(table) if _is_inner(table.name.lower(), lost) else table for table in found]
+    return [replace(table, kind="shadow") if _is_inner(table.name.lower(), lost) else table for table in found]
 
 
 def _is_inner(name: str, virtual: Sequence[str]) -> bool:
     return any(name.startswith(f"{owner}_") and INNER.fullmatch(name[len(owner) + 1 :]) for owner in virtual)
-
-
-def _as_inner(table: TableInfo) -> TableInfo:
-    return TableInfo(table.name, "shadow", table.columns, table.problem)
 
 
 def _table_info(connection: sqlite3.Connection, name: str, kind: str) -> TableInfo:

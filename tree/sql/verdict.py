@@ -7,10 +7,10 @@ its database, see `tree.sql.perturbed`.
 import functools
 import hashlib
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tree.sql.cache import GoldCache, State, file_state
+from tree.sql.cache import State, file_state, gold_file, keep_gold, load_gold
 from tree.sql.canonical import canonical_sql
 from tree.sql.guarded import Limits
 from tree.sql.perturbed import instance_files
@@ -26,57 +26,74 @@ INSTANCE_TIMEOUT = 5.0  # seconds of a query on a perturbed instance, where near
 INSTANCE_STEPS = 50_000_000  # of a query on a perturbed instance, about a second
 
 
-def run_gold(path: str, sql: str, limits: Limits, cache: GoldCache, keep: bool) -> tuple[Execution, list[Row]]:
+@dataclass(frozen=True)
+class JudgeSettings:
+    """What a verdict is found with: the `limits` of each query, the folder where results of gold are kept (None:
+    nowhere), and that of the perturbed instances (None: there are none).
+    """
+
+    limits: Limits
+    gold_cache: Path | None = None
+    perturbed: Path | None = None
+
+    def on_instances(self) -> "JudgeSettings":
+        """With the limits of a query on a perturbed instance."""
+        timeout, steps = min(self.limits.timeout, INSTANCE_TIMEOUT), min(self.limits.steps, INSTANCE_STEPS)
+        return replace(self, limits=replace(self.limits, timeout=timeout, steps=steps))
+
+
+# --- gold -----------------------------------------------------------------------------------------------------------
+
+
+def run_gold(path: str, sql: str, settings: JudgeSettings, keep: bool) -> tuple[Execution, list[Row]]:
     """A gold query's execution and rows, from disk or by running it; then kept on disk if `keep`, or if it is slow.
 
     A quick result is run again sooner than its file is made. Nothing is kept of a database that changed meanwhile.
     """
-    place = cache.place(path, sql)
-    if kept := cache.load(place):
+    file = gold_file(settings.gold_cache, path, sql)
+    if kept := load_gold(file):
         return kept
-    execution, rows = run(path, sql, limits)
-    if (keep or execution.seconds > SLOW or len(rows) > GOLD_ROWS_KEPT) and cache.place(path, sql) == place:
-        cache.keep(place, (execution, rows))
+    execution, rows = run(path, sql, settings.limits)
+    keep = keep or execution.seconds > SLOW or len(rows) > GOLD_ROWS_KEPT
+    if keep and gold_file(settings.gold_cache, path, sql) == file:
+        keep_gold(file, execution, rows)
     return execution, rows
 
 
 @functools.lru_cache(maxsize=GOLD_KEPT)
-def _gold_in_memory(path: str, _: State, sql: str, limits: Limits, cache: GoldCache) -> tuple | None:
-    execution, rows = run_gold(path, sql, limits, cache, keep=False)
+def _gold_in_memory(path: str, _: State, sql: str, settings: JudgeSettings) -> tuple | None:
+    execution, rows = run_gold(path, sql, settings, keep=False)
     is_kept = len(rows) <= GOLD_ROWS_KEPT and BY_CHANCE not in execution.flags
     return (execution, rows, frozenset(rows)) if is_kept else None
 
 
-def gold_result(path: str, sql: str, limits: Limits, cache: GoldCache) -> tuple[Execution, list[Row], frozenset[Row]]:
+def gold_result(path: str, sql: str, settings: JudgeSettings) -> tuple[Execution, list[Row], frozenset[Row]]:
     """A gold query's execution, rows and set of rows: from this worker's memory, else from `run_gold`.
 
     What reads the clock or draws random numbers is run anew each time, right beside the candidate that it judges.
     """
-    if in_memory := _gold_in_memory(path, file_state(path), sql, limits, cache):
+    if in_memory := _gold_in_memory(path, file_state(path), sql, settings):
         return in_memory
-    execution, rows = run_gold(path, sql, limits, cache, keep=True)
+    execution, rows = run_gold(path, sql, settings, keep=True)
     return execution, rows, frozenset(rows)
 
 
-def judge(
-    path: str,
-    sql: str,
-    gold_sql: str,
-    limits: Limits,
-    cache: GoldCache,
-    failed_gold: Execution | None = None,
-    whole: bool = False,
-) -> Verdict:
-    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's.
+# --- a candidate ----------------------------------------------------------------------------------------------------
 
-    `failed_gold` is the execution of gold that does not run, where that is known. A result that is `whole` is read to
-    its end also when it is proven wrong, and has a digest, so that candidates can be compared with each other.
+
+def judge(
+    path: str, sql: str, gold_sql: str, settings: JudgeSettings, whole: bool = False, gold: Execution | None = None
+) -> Verdict:
+    """Run a candidate ("" for a reply without SQL) and compare its rows with gold's, on the database itself.
+
+    A result that is `whole` is read to its end also when it is proven wrong, and has a digest, so that candidates can
+    be compared with each other. `gold` is the execution of a gold query that does not run, where that is known.
     """
-    gold, gold_rows, gold_set = (failed_gold, [], None) if failed_gold else gold_result(path, gold_sql, limits, cache)
+    gold, gold_rows, gold_set = (gold, [], None) if gold else gold_result(path, gold_sql, settings)
     if not sql:
         return Verdict(Execution("no_sql"), gold)
     gold_ran = gold.outcome in RAN
-    execution, rows = run(path, sql, limits, gold_set if gold_ran and not whole else None)
+    execution, rows = run(path, sql, settings.limits, gold_set if gold_ran and not whole else None)
     digest = rows_digest(rows) if whole and execution.outcome in RAN else ""
     if not gold_ran or execution.outcome not in RAN or execution.more:
         return Verdict(execution, gold, digest=digest)
@@ -108,56 +125,48 @@ def _same_number(value: object) -> object:
 # --- right by coincidence -------------------------------------------------------------------------------------------
 
 
-def instance_limits(limits: Limits) -> Limits:
-    """Those of a query on a perturbed instance."""
-    return replace(limits, timeout=min(limits.timeout, INSTANCE_TIMEOUT), steps=min(limits.steps, INSTANCE_STEPS))
-
-
 def marked_fragile(verdict: Verdict) -> Verdict:
     """The verdict on a candidate that is right only by coincidence."""
     return replace(verdict, execution=replace(verdict.execution, flags=(*verdict.execution.flags, FRAGILE)))
 
 
-def is_fragile(
-    path: str, sql: str, gold_sql: str, verdict: Verdict, limits: Limits, cache: GoldCache, perturbed: Path
-) -> bool:
+def is_fragile(path: str, sql: str, gold_sql: str, verdict: Verdict, settings: JudgeSettings) -> bool:
     """Whether a candidate that is right on the database at `path` is so only by coincidence: because it looks at no
     row, unlike gold, or because it is wrong on one of the perturbed instances.
     """
     execution, gold = verdict.execution, verdict.gold
-    blind = "constant" in execution.flags or not execution.sees_rows or returns_constants(sql)
-    guessed = blind and not ("constant" in gold.flags or returns_constants(gold_sql))
+    is_blind = "constant" in execution.flags or not execution.sees_rows or returns_constants(sql)
+    if is_blind and not ("constant" in gold.flags or returns_constants(gold_sql)):
+        return True
     # gold that looks at the clock or draws random numbers says nothing about the result on other rows
-    is_chance = BY_CHANCE in gold.flags
-    return guessed or (not is_chance and _differs(path, sql, gold_sql, limits, cache, perturbed))
+    return BY_CHANCE not in gold.flags and _differs(path, sql, gold_sql, settings)
 
 
-def _differs(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache, perturbed: Path) -> bool:
+def _differs(path: str, sql: str, gold_sql: str, settings: JudgeSettings) -> bool:
     """Whether a candidate that is right on the database at `path` is wrong on one of its perturbed instances."""
     if sql == gold_sql:
         return False
-    files = instance_files(perturbed, path)
+    files = instance_files(settings.perturbed, path)
     if not all(file.is_file() for file in files):
         return False
-    limits = instance_limits(limits)
-    differs = any(_differs_on(str(file), sql, gold_sql, limits, cache) for file in files)
+    differs = any(_differs_on(str(file), sql, gold_sql, settings.on_instances()) for file in files)
     return differs and canonical_sql(sql) != canonical_sql(gold_sql)
 
 
-def _differs_on(path: str, sql: str, gold_sql: str, limits: Limits, cache: GoldCache) -> bool:
+def _differs_on(path: str, sql: str, gold_sql: str, settings: JudgeSettings) -> bool:
     """Whether the results on one instance differ for another reason than chance: a limit of time or size that stopped
     one of them, which of equal rows a LIMIT takes, and the order in which real numbers are added.
     """
-    gold, gold_rows, gold_set = gold_result(path, gold_sql, limits, cache)
+    gold, gold_rows, gold_set = gold_result(path, gold_sql, settings)
     if gold.outcome not in RAN:
         return False
-    execution, rows = run(path, sql, limits)
+    execution, rows = run(path, sql, settings.limits)
     if execution.outcome not in RAN:  # a name that is missing is one that instances do without
         return execution.outcome == "error" and not NO_SUCH.match(execution.error)
     if set(rows) == gold_set or _rounded(rows) == _rounded(gold_rows):
         return False
     columns = len(gold.columns)
-    return not any(_hangs_on_ties(path, query, columns, limits) for query in (sql, gold_sql))
+    return not any(_hangs_on_ties(path, query, columns, settings.limits) for query in (sql, gold_sql))
 
 
 def _rounded(rows: list[Row]) -> set[Row]:

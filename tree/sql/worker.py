@@ -13,13 +13,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tree.sql.cache import GoldCache, content_digest
+from tree.sql.cache import content_digest
 from tree.sql.database_file import connect
-from tree.sql.guarded import Limits, watch
+from tree.sql.guarded import watch
 from tree.sql.perturbed import build, instance_files
 from tree.sql.results import Execution, Verdict
 from tree.sql.table_info import Problems
-from tree.sql.verdict import is_fragile, judge, run_gold
+from tree.sql.verdict import JudgeSettings, is_fragile, judge, run_gold
 
 NICENESS = 5
 WORKER_MEMORY = 4 << 30  # bytes of address space
@@ -61,32 +61,29 @@ def on_the_clock(path: str, seconds: float) -> Iterator[None]:
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
 
-def execute_gold(path: str, limits: Limits, cache: GoldCache, sql: str) -> Execution:
+def execute_gold(path: str, sql: str, settings: JudgeSettings) -> Execution:
     """Run a gold query, unless its result is kept; then it is."""
-    with on_the_clock(path, limits.timeout + limits.kill_after):
-        return run_gold(path, sql, limits, cache, keep=True)[0]
+    with on_the_clock(path, settings.limits.longest()):
+        return run_gold(path, sql, settings, keep=True)[0]
 
 
 def judge_all(
     path: str,
-    limits: Limits,
-    cache: GoldCache,
     sqls: Sequence[str],
     gold_sql: str,
+    settings: JudgeSettings,
     whole: bool = False,
-    failed_gold: Execution | None = None,
+    gold: Execution | None = None,
 ) -> list[Verdict]:
-    """The verdicts on candidates of one question, on the database itself."""
-    with on_the_clock(path, limits.timeout + limits.kill_after):
-        return [judge(path, sql, gold_sql, limits, cache, failed_gold, whole) for sql in sqls]
+    """The verdicts on candidates of one question, see `tree.sql.verdict.judge`."""
+    with on_the_clock(path, settings.limits.longest()):
+        return [judge(path, sql, gold_sql, settings, whole, gold) for sql in sqls]
 
 
-def find_fragile(
-    path: str, limits: Limits, cache: GoldCache, right: Sequence[tuple[str, Verdict]], gold_sql: str, perturbed: Path
-) -> list[bool]:
+def find_fragile(path: str, right: Sequence[tuple[str, Verdict]], gold_sql: str, settings: JudgeSettings) -> list[bool]:
     """Which right candidates are so by coincidence only."""
-    with on_the_clock(path, limits.timeout + limits.kill_after):
-        return [is_fragile(path, sql, gold_sql, verdict, limits, cache, perturbed) for sql, verdict in right]
+    with on_the_clock(path, settings.limits.longest()):
+        return [is_fragile(path, sql, gold_sql, verdict, settings) for sql, verdict in right]
 
 
 def prepare(path: str, perturbed: Path) -> tuple[str, Problems]:

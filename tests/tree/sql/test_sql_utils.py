@@ -21,10 +21,9 @@ from tests.builders import verdict_here as judge
 from tests.shop import SHOP, make_database
 from tests.strange_databases import REFUSED, make_strange
 from tree.sql import worker
-from tree.sql.cache import GoldCache
 from tree.sql.database_file import connect
 from tree.sql.guarded import Limits
-from tree.sql.verdict import same_rows
+from tree.sql.verdict import JudgeSettings, same_rows
 from tree.sql_utils import Executor, check_database
 
 ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT COUNT(*) FROM c"
@@ -153,11 +152,11 @@ def test_text_that_is_not_utf8_is_compared_byte_for_byte(tmp_path):
 
 def test_a_database_is_read_whole_before_the_clock_of_a_query_runs(shop, monkeypatch):
     """A large one takes longer than a query may, and a worker whose clock has run down is killed."""
-    path, sql, limits, cache = str(shop), "SELECT 1", Limits(5.0, 10**9), GoldCache(None)
+    path, sql, settings = str(shop), "SELECT 1", JudgeSettings(Limits(5.0, 10**9), perturbed=shop.parent)
     tasks = (
-        lambda: worker.execute_gold(path, limits, cache, sql),
-        lambda: worker.judge_all(path, limits, cache, (sql,), sql),
-        lambda: worker.find_fragile(path, limits, cache, [], sql, shop.parent),
+        lambda: worker.execute_gold(path, sql, settings),
+        lambda: worker.judge_all(path, (sql,), sql, settings),
+        lambda: worker.find_fragile(path, [], sql, settings),
     )
     for task in tasks:
         done = []

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from tests.builders import verdict_here
 from tests.conftest import make_database
 from tree.sql import verdict
-from tree.sql.cache import GoldCache
 from tree.sql.guarded import Limits
 from tree.sql.results import Result
 from tree.sql.sandbox import run
-from tree.sql.verdict import gold_result, judge, rows_digest, run_gold
+from tree.sql.verdict import JudgeSettings, gold_result, judge, rows_digest, run_gold
 from tree.sql_utils import Executor
 
 LIMITS = Limits(5.0, 10**8)
@@ -82,17 +81,17 @@ def replace(path: Path, name: str) -> None:
 @pytest.mark.parametrize("change", [rename, replace])
 @pytest.mark.parametrize("folder", [None, "gold"])
 def test_a_worker_sees_a_database_that_changes_under_it(shop, tmp_path, change, folder):
-    cache = GoldCache(folder and tmp_path / folder)
+    settings = JudgeSettings(LIMITS, folder and tmp_path / folder)
     for name in ("saw", "axe", "hoe", "saw"):
         change(shop, name)
-        gold, rows, _ = gold_result(str(shop), GOLD, LIMITS, cache)
+        gold, rows, _ = gold_result(str(shop), GOLD, settings)
         assert rows == [(name,)] == list(gold.rows)
-        assert run_gold(str(shop), GOLD, LIMITS, cache, keep=True)[1] == [(name,)]
-        assert judge(str(shop), f"SELECT '{name}'", GOLD, LIMITS, cache).ex
+        assert run_gold(str(shop), GOLD, settings, keep=True)[1] == [(name,)]
+        assert judge(str(shop), f"SELECT '{name}'", GOLD, settings).ex
 
 
 def test_nothing_is_kept_of_a_database_that_changes_while_gold_runs(shop, tmp_path, monkeypatch):
-    cache = GoldCache(tmp_path / "gold")
+    settings = JudgeSettings(LIMITS, tmp_path / "gold")
 
     def disturbed(path: str, sql: str, limits: Limits):
         found = run(path, sql, limits)
@@ -100,15 +99,17 @@ def test_nothing_is_kept_of_a_database_that_changes_while_gold_runs(shop, tmp_pa
         return found
 
     monkeypatch.setattr(verdict, "run", disturbed)
-    assert run_gold(str(shop), GOLD, LIMITS, cache, keep=True)[1] == [("saw",)]
+    assert run_gold(str(shop), GOLD, settings, keep=True)[1] == [("saw",)]
     monkeypatch.setattr(verdict, "run", run)
     assert not list(tmp_path.rglob("*.pickle"))
-    assert run_gold(str(shop), GOLD, LIMITS, cache, keep=True)[1] == [("axe",)]
+    assert run_gold(str(shop), GOLD, settings, keep=True)[1] == [("axe",)]
     assert len(list(tmp_path.rglob("*.pickle"))) == 1
 
 
 def test_gold_that_failed_is_tried_again(shop, tmp_path):
-    assert run_gold(str(shop), "SELECT nme FROM product", LIMITS, GoldCache(tmp_path), keep=True)[0].outcome == "error"
+    assert (
+        run_gold(str(shop), "SELECT nme FROM product", JudgeSettings(LIMITS, tmp_path), keep=True)[0].outcome == "error"
+    )
     assert not list(tmp_path.rglob("*.pickle"))
 
 
@@ -150,24 +151,24 @@ def chance(tmp_path) -> str:
 
 @pytest.mark.parametrize("sql", BY_CHANCE)
 def test_a_query_that_hangs_on_the_moment_is_flagged_and_not_kept(chance, tmp_path, sql):
-    cache = GoldCache(tmp_path / "gold")
+    settings = JudgeSettings(LIMITS, tmp_path / "gold")
     run(chance, STEADY[0], LIMITS)
-    execution, _, _ = gold_result(chance, sql, LIMITS, cache)
+    execution, _, _ = gold_result(chance, sql, settings)
     assert execution.outcome in ("ok", "empty") and "clock_or_random" in execution.flags
-    run_gold(chance, sql, LIMITS, cache, keep=True)
+    run_gold(chance, sql, settings, keep=True)
     assert not list(tmp_path.rglob("*.pickle"))
 
 
 @pytest.mark.parametrize("sql", STEADY)
 def test_what_does_not_hang_on_it_is_not(chance, tmp_path, sql):
     run(chance, BY_CHANCE[0], LIMITS)
-    execution, _ = run_gold(chance, sql, LIMITS, GoldCache(tmp_path / "gold"), keep=True)
+    execution, _ = run_gold(chance, sql, JudgeSettings(LIMITS, tmp_path / "gold"), keep=True)
     assert execution.outcome == "ok" and "clock_or_random" not in execution.flags
     assert len(list(tmp_path.rglob("*.pickle"))) == 1
 
 
 def test_gold_that_draws_is_drawn_anew_for_each_candidate(chance):
-    drawn = [gold_result(chance, "SELECT number FROM nested", LIMITS, GoldCache(None))[1] for _ in range(3)]
+    drawn = [gold_result(chance, "SELECT number FROM nested", JudgeSettings(LIMITS))[1] for _ in range(3)]
     assert len({tuple(rows) for rows in drawn}) == 3
 
 
