@@ -16,12 +16,20 @@ beside a manifest.json: a list of queries for each question, for `evaluate.py --
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from common.files import InputError, remove_leftovers, run_script, write_json, write_json_list
+from common.files import (
+    InputError,
+    JsonList,
+    remove_leftovers,
+    replacing_together,
+    run_script,
+    write_json,
+    write_json_list,
+)
 from common.locks import alone_in, among_as_many
 from common.manifest import Manifest, pair_manifest_path, shard_of
 from common.model_folder import model_fingerprint
@@ -35,8 +43,8 @@ from tree.generator import (
     sequences_at_once,
     start_generator,
 )
-from tree.pairs.extraction import STRATEGIES
-from tree.pairs.pair_files import counts_line, pair_file, write_pairs
+from tree.pairs.extraction import STRATEGIES, PairSettings
+from tree.pairs.pair_files import PairWriter, counts_line, pair_file
 from tree.prompts import Message, Reply
 from tree.run.databases import check_unchanged
 from tree.run.dry_run import dry_run_lines
@@ -116,24 +124,41 @@ def log_path(folder: Path, settings: RunSettings) -> Path:
 def write_results(
     questions: Sequence[Question], settings: RunSettings, log: QuestionLog, folder: Path, manifest: dict
 ) -> dict[str, int]:
-    """From the log: all_trees.json and the pair files with their manifests, or candidates.json.
-
-    `manifest` is the content of the run's own. Returns the counts of pairs.
-    """
-    result = folder / ("candidates.json" if settings.no_gold else "all_trees.json")
-    strategies = () if settings.no_gold else STRATEGIES
-    pair_files = {name: pair_file(settings.output_dir, name, settings.shard_id) for name in strategies}
-    remove_leftovers(
-        folder / "manifest.json", result, *pair_files.values(), *map(pair_manifest_path, pair_files.values())
-    )
-    write_json_list(result, log.read(questions))
+    """What the log holds, as the files of the run whose manifest has that content; returns the counts of pairs."""
+    remove_leftovers(folder / "manifest.json")
+    if settings.no_gold:
+        remove_leftovers(folder / "candidates.json")
+        write_json_list(folder / "candidates.json", log.read(questions))
+        return {}
+    trees = folder / "all_trees.json"
+    pair_files = {name: pair_file(settings.output_dir, name, settings.shard_id) for name in STRATEGIES}
+    remove_leftovers(trees, *pair_files.values(), *map(pair_manifest_path, pair_files.values()))
+    writers = write_trees_and_pairs(log.read(questions), settings.pairs, trees, pair_files)
     counts = {}
     for strategy, path in pair_files.items():
-        trees = map(tree_from_json, log.read(questions))
-        pairs = write_pairs(path, trees, replace(settings.pairs, strategy=strategy), shard_of(manifest))
+        pairs = writers[strategy].write_manifest(path, shard_of(manifest))
         print(counts_line(path, pairs))
         counts[f"{strategy}_pairs"] = pairs.pairs
     return counts
+
+
+def write_trees_and_pairs(
+    stored: Iterable[dict], settings: PairSettings, trees: Path, pair_files: dict[str, Path]
+) -> dict[str, PairWriter]:
+    """Replace all_trees.json and the pair file of each strategy, together, with one stored tree in memory at a time."""
+    with replacing_together(trees, *pair_files.values()) as (tree_file, *files):
+        rows = JsonList(tree_file)
+        writers = [
+            PairWriter(file, replace(settings, strategy=name)) for name, file in zip(pair_files, files, strict=True)
+        ]
+        for content in stored:
+            rows.add(content)
+            tree = tree_from_json(content)
+            for writer in writers:
+                writer.add(tree)
+        for written in (rows, *writers):
+            written.end()
+    return dict(zip(pair_files, writers, strict=True))
 
 
 def write_again(work: WorkList, settings: RunSettings, stored: StoredRun) -> None:

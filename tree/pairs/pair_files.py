@@ -1,11 +1,12 @@
 """Pair files and their manifests: written from trees, one tree in memory at a time."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO
 
-from common.files import write_json_list
+from common.files import JsonList, replacing
 from common.manifest import PairManifest, Shard, code_version, file_fingerprint
 from tree.pairs.extraction import REASONS, PairSettings, extract_pairs
 from tree.tree_node import RevisionTree
@@ -15,35 +16,52 @@ def pair_file(output_dir: str, strategy: str, shard_id: int) -> Path:
     return Path(output_dir) / f"final_data_{strategy}_shard_{shard_id}.json"
 
 
+class PairWriter:
+    """Writes the pairs of the trees that are added as a JSON list into an open file."""
+
+    def __init__(self, file: IO[str], settings: PairSettings):
+        self.settings, self.trees = settings, 0
+        self.dropped = Counter(dict.fromkeys(REASONS, 0))
+        self._rows = JsonList(file)
+
+    def add(self, tree: RevisionTree) -> None:
+        extraction = extract_pairs(tree, self.settings)
+        for pair in extraction.pairs:
+            self._rows.add(pair.to_json())
+        self.dropped.update(extraction.dropped)
+        self.trees += 1
+
+    def end(self) -> None:
+        """Close the list; the file is still open."""
+        self._rows.end()
+
+    def write_manifest(self, path: Path, shard: Shard) -> PairManifest:
+        """Say beside the file, which is complete and lies at `path`, what it is."""
+        made_by = asdict(self.settings)
+        strategy = made_by.pop("strategy")
+        manifest = PairManifest(
+            strategy=strategy,
+            shard_id=shard.shard_id,
+            run=shard.run | made_by,
+            sha256=file_fingerprint(path),
+            trees=self.trees,
+            pairs=self._rows.count,
+            dropped=dict(self.dropped),
+            grown_with=shard.grown_with,
+            extracted_with=code_version(),
+        )
+        manifest.write(path)
+        return manifest
+
+
 def write_pairs(path: Path, trees: Iterable[RevisionTree], settings: PairSettings, shard: Shard) -> PairManifest:
     """Replace `path` with the pairs of the trees, one tree in memory at a time, and its manifest; returns that."""
-    dropped = Counter(dict.fromkeys(REASONS, 0))
-    count = 0
-
-    def rows() -> Iterator[dict]:
-        nonlocal count
+    with replacing(path) as file:
+        writer = PairWriter(file, settings)
         for tree in trees:
-            extraction = extract_pairs(tree, settings)
-            dropped.update(extraction.dropped)
-            count += 1
-            yield from (pair.to_json() for pair in extraction.pairs)
-
-    pairs = write_json_list(path, rows())
-    made_by = asdict(settings)
-    strategy = made_by.pop("strategy")
-    manifest = PairManifest(
-        strategy=strategy,
-        shard_id=shard.shard_id,
-        run=shard.run | made_by,
-        sha256=file_fingerprint(path),
-        trees=count,
-        pairs=pairs,
-        dropped=dict(dropped),
-        grown_with=shard.grown_with,
-        extracted_with=code_version(),
-    )
-    manifest.write(path)
-    return manifest
+            writer.add(tree)
+        writer.end()
+    return writer.write_manifest(path, shard)
 
 
 def counts_line(path: Path, manifest: PairManifest) -> str:

@@ -122,22 +122,25 @@ def in_child(work: Callable[[], None]) -> int:
 
 
 def test_killed_at_every_moment_of_the_final_writing_it_ends_the_same(places, whole, tmp_path):
-    """all_trees.json, two pair files with a manifest each, and the run's manifest: three moments each."""
+    """all_trees.json and two pair files together, their manifests, and the run's."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     files = [the_run(tmp_path) / "all_trees.json", *map(tmp_path.joinpath, RESULTS)]
 
     def write_and_die() -> None:
-        kill_at(moment)
+        kill_at(moments)
         run_pipeline.main([*places, "--output_dir", str(tmp_path)])
         os._exit(0)
 
-    for moment in range(1, 6 * 3 + 2):
+    moments, code = 0, signal.SIGKILL
+    while code:
+        assert code == signal.SIGKILL
+        moments += 1
         for path in files:
             path.unlink(missing_ok=True)
         code = in_child(write_and_die)
-        assert code == (signal.SIGKILL if moment <= 6 * 3 else 0)
         for path, expected in zip(files, results(whole), strict=True):
             assert not path.exists() or path.read_bytes() == expected
+    assert moments > 6 * 2  # each of six files is synced and renamed
     assert results(tmp_path) == results(whole)
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -150,9 +153,8 @@ def test_a_full_disk_keeps_the_old_files_and_says_so(places, whole, tmp_path):
     assert results(tmp_path) == results(whole)
     # written again from the journal, with less room than the trees take
     (the_run(tmp_path) / "all_trees.json").write_text("old")
-    assert_one_line_error(
-        worker(places, tmp_path, FILE_SIZE="100000"), "all_trees.json: cannot be written", "make room"
-    )
+    full = worker(places, tmp_path, FILE_SIZE="100000")
+    assert_one_line_error(full, "all_trees.json, ", "cannot be written (File too large)", "make room")
     assert (the_run(tmp_path) / "all_trees.json").read_text() == "old"
     assert not list(tmp_path.rglob("*.tmp"))
 
