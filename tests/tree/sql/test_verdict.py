@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import sqlite3
 from pathlib import Path
 
@@ -11,14 +12,21 @@ from hypothesis import strategies as st
 
 from tests.builders import verdict_here
 from tests.conftest import make_database
+from tests.hostile_queries import WAREHOUSE
 from tree.sql import verdict
 from tree.sql.guarded import Limits
-from tree.sql.results import Result
+from tree.sql.results import Execution, Result, Verdict
 from tree.sql.sandbox import run
 from tree.sql.verdict import JudgeSettings, gold_result, judge, rows_digest, run_gold
 from tree.sql_utils import Executor
 
 LIMITS = Limits(5.0, 10**8)
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Path:
+    return make_database(tmp_path / "shop" / "shop.sqlite", WAREHOUSE)
+
 
 VALUES = st.one_of(
     st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3)
@@ -183,3 +191,46 @@ def test_gold_that_draws_makes_nothing_fragile(chance, tmp_path, monkeypatch):
     for gold, fragile in (("SELECT number * 0 FROM drawn", False), ("SELECT id * 0 FROM t", True)):
         found = verdict_here(chance, "SELECT id * 0 FROM t WHERE id", gold, tmp_path)
         assert found.ex and ("fragile" in found.execution.flags) == fragile
+
+
+# --- the gold cache -------------------------------------------------------------------------------------------------
+
+
+def judged(path: Path, cache: Path, sql: str, gold: str) -> Verdict:
+    """The verdict of a fresh pool, whose worker remembers nothing, after the preflight of its gold."""
+    with Executor(workers=1, gold_cache=cache) as executor:
+        asyncio.run(executor.run_gold(path, gold))
+        return asyncio.run(executor.judge(path, sql, gold))
+
+
+def test_gold_runs_once_for_all_pools_and_again_when_its_file_is_damaged(warehouse, tmp_path):
+    cache, gold = tmp_path / "cache", "SELECT COUNT(*) FROM product"
+    with Executor(workers=1, gold_cache=cache) as executor:
+        first = asyncio.run(executor.run_gold(warehouse, gold))
+        assert asyncio.run(executor.judge(warehouse, "SELECT 3", gold)).ex
+    assert first.rows == ((3,),)
+    [kept] = cache.rglob("*.pickle")
+    execution, rows = pickle.loads(kept.read_bytes())
+    assert (execution, rows) == (first, [(3,)])
+
+    # an answer that only the file can have given
+    kept.write_bytes(pickle.dumps((Execution("ok", rows=((42,),), row_count=1), [(42,)])))
+    assert judged(warehouse, cache, "SELECT 42", gold).ex
+
+    for damage in (b"", b"not a pickle", pickle.dumps((execution, rows))[:-20]):
+        kept.write_bytes(damage)
+        verdict = judged(warehouse, cache, "SELECT 3", gold)
+        assert (verdict.ex, verdict.gold.rows) == (True, ((3,),))
+        assert pickle.loads(kept.read_bytes())[1] == [(3,)]
+
+
+def test_a_changed_database_has_another_place_in_the_cache(warehouse, tmp_path):
+    cache, gold = tmp_path / "cache", "SELECT COUNT(*) FROM product"
+    assert judged(warehouse, cache, "SELECT 3", gold).ex
+    connection = sqlite3.connect(warehouse)
+    connection.execute("INSERT INTO product (id) VALUES (4)")
+    connection.commit()
+    connection.close()
+    assert judged(warehouse, cache, "SELECT 4", gold).ex
+    assert len(list(cache.rglob("*.pickle"))) == 2
+    assert len(os.listdir(cache)) == 2
