@@ -21,7 +21,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+from bench.sql_execution import MUTATIONS
 from common.files import InputError, read_json, run_script
+from eval.viewer import write_viewer
+from tree.pairs.extraction import PairSettings, extract_pairs
+from tree.prompts import Reply
+from tree.questions import load_questions
+from tree.run.preflight import find_values, read_schemas
+from tree.run.work_list import WorkList
+from tree.sql_utils import Executor, check_database, database_path
+from tree.tree_builder import Growth, grow
+from tree.tree_files import GROW_FIRST
+from tree.tree_node import Question, tree_from_json, tree_to_json
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -73,18 +84,13 @@ def chromium(*flags: str) -> Iterator:
 
 
 def mutated(gold: str, picks: random.Random) -> str:
-    from bench.sql_execution import MUTATIONS
-
     for mutate in picks.sample(MUTATIONS, picks.choice((1, 1, 2))):
         gold = mutate(gold)
     return gold
 
 
-async def grown(question, prompt: str, path: Path, executor) -> dict:
+async def grown(question: Question, prompt: str, path: Path, executor: Executor) -> dict:
     """A tree as step 4.1 grows it, by "model" replies that are mutations of gold."""
-    from tree.prompts import Reply
-    from tree.tree_builder import Growth, grow
-    from tree.tree_node import tree_to_json
 
     async def sample(messages, n: int, seed: int) -> list[Reply]:
         picks = random.Random(seed)
@@ -99,11 +105,6 @@ async def grown(question, prompt: str, path: Path, executor) -> dict:
 
 def make_trees(data: str, db_root: str) -> list[dict]:
     """A tree for each question."""
-    from tree.questions import load_questions
-    from tree.run.preflight import find_values, read_schemas
-    from tree.run.work_list import WorkList
-    from tree.sql_utils import Executor, check_database, database_path
-
     work = WorkList(load_questions(data), data, db_root)
     for db_id in work.databases():
         check_database(database_path(db_root, db_id))
@@ -129,9 +130,6 @@ def repeated(trees: list[dict], count: int) -> Iterator[dict]:
 
 def some_pairs(trees: list[dict], count: int) -> Iterator[dict]:
     """The preference pairs of the repeated trees."""
-    from tree.pairs.extraction import PairSettings, extract_pairs
-    from tree.tree_node import tree_from_json
-
     pairs = [[pair.to_json() for pair in extract_pairs(tree_from_json(tree), PairSettings()).pairs] for tree in trees]
     for number in range(count):
         yield from ({**pair, "question_id": number} for pair in pairs[number % len(trees)])
@@ -171,10 +169,7 @@ def main(words: list[str] | None = None) -> None:
     if min(*args.trees, args.rounds) < 1:
         raise InputError("--trees and --rounds must be 1 or more")
 
-    from eval.viewer import write_viewer
-
-    fix = "grow trees first: bash tree/run_parallel.sh"
-    trees = read_json(args.tree_file, list, fix) if args.tree_file else make_trees(args.data, args.db_root)
+    trees = read_json(args.tree_file, list, GROW_FIRST) if args.tree_file else make_trees(args.data, args.db_root)
     nodes = sum(len(tree["nodes"]) for tree in trees) / len(trees)
     prompt = sum(len(tree["node_initial"]["input_seq"]) for tree in trees) / len(trees)
     print(f"{len(trees)} distinct trees, {nodes:.1f} queries each, prompts of {prompt:.0f} characters")

@@ -5,7 +5,7 @@ what the fields say of each other and of the database, which `eval.verify` compa
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 
@@ -92,22 +92,39 @@ def read_trees(path: str) -> Iterator[RevisionTree]:
 
 # --- form -------------------------------------------------------------------------------------------------------------
 
-Fields = Mapping[str, type | UnionType]
+ALWAYS, TODAY, OPTIONAL = "in every tree", "in every tree of today's format", "in some trees"
+Fields = Mapping[str, tuple[type | UnionType, str]]  # type of each field, and where it must be
 
-# what every tree has; what trees of other origin may lack; what any may lack
-TREE: Fields = {"question_id": int, "db_id": str, "question": str}
-TREE_TODAY: Fields = {
-    **{"evidence": str | None, "feedback": str, "revision": str, "node_initial": dict},
-    **{"max_depth": int, "tree_status": str},
+TREE: Fields = {
+    "question_id": (int, ALWAYS),
+    "db_id": (str, ALWAYS),
+    "question": (str, ALWAYS),
+    "evidence": (str | None, TODAY),
+    "difficulty": (str | None, OPTIONAL),
+    "feedback": (str, TODAY),
+    "revision": (str, TODAY),
+    "node_initial": (dict, TODAY),
+    "max_depth": (int, TODAY),
+    "tree_status": (str, TODAY),
 }
-TREE_OPTIONAL: Fields = {"difficulty": str | None}
-INITIAL_TODAY: Fields = {"input_seq": str, "shortened": list}
-NODE: Fields = {"parent_id": str, "d": int, "j": int, "generated_sql": str, "is_correct": bool}
-NODE_TODAY: Fields = {
-    **{"children_num": int, "children_ids": list, "execution_feedback": str, "outcome": str, "flags": list},
-    **{"strict_match": bool | None, "tokens": int | None, "input_seq": str, "revision_distance": int | None},
+INITIAL_FIELDS: Fields = {"input_seq": (str, TODAY), "shortened": (list, TODAY)}
+NODE: Fields = {
+    "parent_id": (str, ALWAYS),
+    "d": (int, ALWAYS),
+    "j": (int, ALWAYS),
+    "children_num": (int, TODAY),
+    "children_ids": (list, TODAY),
+    "generated_sql": (str, ALWAYS),
+    "execution_feedback": (str, TODAY),
+    "outcome": (str, TODAY),
+    "is_correct": (bool, ALWAYS),
+    "strict_match": (bool | None, TODAY),
+    "flags": (list, TODAY),
+    "tokens": (int | None, TODAY),
+    "input_seq": (str, TODAY),
+    "revision_distance": (int | None, TODAY),
+    "duplicate_of": (str | None, OPTIONAL),
 }
-NODE_OPTIONAL: Fields = {"duplicate_of": str | None}
 VALUES = {"outcome": OUTCOMES, "flags": FLAGS, "revision": REVISIONS, "feedback": ("own", "oracle")}
 
 
@@ -123,35 +140,32 @@ def of_today(content: dict) -> bool:
 
 def form_findings(content: dict) -> Iterator[Finding]:
     """What is wrong with the fields of a tree (see `is_tree`), each by itself."""
-    today, initial = of_today(content), content.get("node_initial")
+    today, initial, db_id = of_today(content), content.get("node_initial"), content.get("db_id")
     gold = "gold_sql" if "gold_sql" in content and "SQL" not in content else "SQL"
-    yield from _fields("", content, today, {**TREE, gold: str}, TREE_TODAY, TREE_OPTIONAL)
+    yield from _fields("", content, today, {**TREE, gold: (str, ALWAYS)})
     if isinstance(initial, dict):
-        for finding in _fields("", initial, today, {}, INITIAL_TODAY, {}):
-            yield Finding("", f"node_initial.{finding.what}", finding.stored, finding.found)
-    db_id = content.get("db_id")
+        for finding in _fields("", initial, today, INITIAL_FIELDS):
+            yield replace(finding, what=f"node_initial.{finding.what}")
     if isinstance(db_id, str) and not 0 < len(db_id) <= LONGEST_NAME:
         yield Finding("", "db_id", db_id, "expected the name of a database")
     for node_id, node in content["nodes"].items():
         if isinstance(node, dict):
-            yield from _fields(node_id, node, today, NODE, NODE_TODAY, NODE_OPTIONAL)
+            yield from _fields(node_id, node, today, NODE)
         else:
             yield Finding(node_id, "node", node, "expected an object")
 
 
-def _fields(
-    node_id: str, content: dict, today: bool, always: Fields, later: Fields, optional: Fields
-) -> Iterator[Finding]:
+def _fields(node_id: str, content: dict, today: bool, fields: Fields) -> Iterator[Finding]:
     """Every field that is missing or wrong."""
-    for field, kind in {**always, **later, **optional}.items():
-        if field not in content:
-            if field in always or (today and field in later):
-                yield Finding(node_id, field, None, "expected a value")
-        elif expected := _unlike(field, content[field], kind):
-            yield Finding(node_id, field, content[field], f"expected {expected}")
+    for field, (kind, where) in fields.items():
+        if field in content:
+            if expected := _expected(field, content[field], kind):
+                yield Finding(node_id, field, content[field], f"expected {expected}")
+        elif where == ALWAYS or (where == TODAY and today):
+            yield Finding(node_id, field, None, "expected a value")
 
 
-def _unlike(field: str, value: object, kind: type | UnionType) -> str:
+def _expected(field: str, value: object, kind: type | UnionType) -> str:
     """What is expected of a field, "" when its value is that."""
     if not isinstance(value, kind) or (kind is not bool and kind != bool | None and isinstance(value, bool)):
         return kind.__name__ if isinstance(kind, type) else str(kind)  # to Python true is a number

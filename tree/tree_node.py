@@ -65,7 +65,7 @@ class RevisionTree:
     """All attempts at one question: a forest whose roots are the first samples (children of `node_initial`).
 
     `prompt` is what the generator saw as the initial task; `feedback` ("own" or "oracle") and `revision` (one of
-    `tree.prompts.REVISIONS`) are the ways in which revisions were asked for. With "chat" the whole prompt of a revision
+    `tree.prompts.REVISIONS`) say how revisions were asked for. With "chat" the whole prompt of a revision
     is the task, then SQL and `input_seq` of each node on the path, else the task and the node's `input_seq`.
     `shortened` says what was left out of the prompt's schema for it to fit its budget.
     """
@@ -105,8 +105,7 @@ class RevisionTree:
 
 
 # A revision leads from a query to each of its children. A query that repeats an earlier one of its tree is not revised
-# again: it stands where that one stands, so a step from it to its original takes no revision. The original may be its
-# own ancestor, and then the ways go round in circles.
+# again: a step from it to its original takes no revision. The original may be its own ancestor, so there are cycles.
 
 
 def revision_distances(nodes: Mapping[str, TreeNode]) -> dict[str, int | None]:
@@ -120,7 +119,7 @@ def revision_distances(nodes: Mapping[str, TreeNode]) -> dict[str, int | None]:
 
 def explored_levels(nodes: Mapping[str, TreeNode]) -> dict[str, float]:
     """Node id -> for how many revisions all that follows from it was tried: those to the nearest query that is wrong
-    and was never revised; infinite when there is none, because every way goes round in circles or ends correct.
+    and was never revised; infinite when there is none, because every path is a cycle or ends correct.
     """
     untried = [node.node_id for node in nodes.values() if not (node.is_correct or node.duplicate_of or node.revised)]
     steps = _revisions_to(untried, nodes)

@@ -205,7 +205,7 @@ def test_marks_differ_without_colour(page):
 
 def test_pairs_rewards_and_findings_of_a_node(page):
     page.open(1, "node_1_0")
-    assert page.texts("#details table")[1] == "less than node_2_0parent1 < 2"
+    assert page.texts("#details table")[1] == "worse than node_2_0parent1 < 2"
     assert page.texts("#details table")[0] == f"none-0.25{shown(HOSTILE)}1.5"
     assert page.texts("#details .findings li") == ["is_correct: stored false, found true"]
     assert page.texts("#question .findings li") == ["max_depth: stored 3, found [1,null]"]
