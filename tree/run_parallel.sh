@@ -4,7 +4,7 @@
 # without a GPU, NUM_WORKERS workers on the CPU.
 # Every setting can be given as an environment variable of the same name; further flags go to each worker, for example
 #     NUM_GPUS=2 SAMPLE_NUM=8 bash tree/run_parallel.sh --limit 100
-# After a kill or Ctrl-C the same command goes on; with --fresh it begins anew.
+# After a kill or Ctrl-C the same command resumes; with --fresh it begins anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +14,7 @@ NUM_WORKERS=${NUM_WORKERS:-1}                                               # CP
 MODEL_PATH=${MODEL_PATH:-Qwen2.5-Coder-3B-Instruct}                         # generator
 DATA_PATH=${DATA_PATH:-data/train/train.json}                               # questions with ids
 DB_ROOT=${DB_ROOT:-data/train/train_databases}                              # databases
-OUTPUT_DIR=${OUTPUT_DIR:-output}                                            # what is written, see README
+OUTPUT_DIR=${OUTPUT_DIR:-output}                                            # what is written
 MAX_DEPTH=${MAX_DEPTH:-3}                                                   # levels of a tree
 NUM_ROOTS=${NUM_ROOTS:-4}                                                   # first attempts at a question
 SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # revisions of each wrong query
@@ -59,7 +59,7 @@ mkdir -p "$OUTPUT_DIR/logs"
 exec 9>"$OUTPUT_DIR/logs/lock"
 flock -n 9 || { echo "error: another run_parallel.sh writes to $OUTPUT_DIR; wait for it, or give another OUTPUT_DIR" >&2; exit 2; }
 
-AGAIN=() # flags without --fresh, which would begin anew instead of going on
+AGAIN=() # flags without --fresh, which would begin anew instead of resuming
 for flag in "$@"; do [ "$flag" = --fresh ] || AGAIN+=("$flag"); done
 HINT=$(((${#AGAIN[@]} < $#)) && echo " without --fresh" || true)
 pids=()
@@ -70,7 +70,7 @@ stop_all() {
     for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
     sleep 2
     for pid in "${pids[@]}"; do kill -KILL -- "-$pid" 2>/dev/null || true; done
-    echo "finished questions are kept; to go on, run the same command again$HINT" >&2
+    echo "finished questions are kept; to resume, run the same command again$HINT" >&2
 }
 
 worker() { # shard, flags
@@ -145,7 +145,7 @@ done
 if ((${#failed[@]})); then
     said="error: ${#failed[@]} of $SHARDS shards failed: ${failed[*]}"
     ((!wrong_input)) || { echo "$said; put right what is said above" >&2 && exit 2; }
-    echo "$said; the same command$HINT goes on with what is missing" >&2
+    echo "$said; the same command$HINT resumes with what is missing" >&2
     exit 1
 fi
 [[ " $* " == *" --dry_run "* || " $* " == *" --no_gold "* ]] || # which write no pairs

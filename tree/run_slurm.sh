@@ -2,7 +2,7 @@
 # Grow revision trees as a Slurm job array (step 4.1), a shard and a GPU for each job:  sbatch tree/run_slurm.sh
 # Submit it from the project's folder, which all machines share. Further flags go to each worker; with other shards:
 #     SHARDS=64 sbatch --array=0-63 tree/run_slurm.sh --model Qwen2.5-Coder-1.5B-Instruct --sample_num 8
-# The same command goes on with what is unfinished, for some shards with --array=3,7. Then: python -m tree.merge_shards
+# The same command resumes what is unfinished, for some shards with --array=3,7. Then: python -m tree.merge_shards
 #SBATCH --job-name=trees
 #SBATCH --array=0-15
 #SBATCH --gpus=1
@@ -23,7 +23,7 @@ cd "$SLURM_SUBMIT_DIR" # Slurm runs a copy of this script from a folder of its o
 PYTHON=python
 [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
 
-AGAIN=() # flags without --fresh, which would begin anew instead of going on
+AGAIN=() # flags without --fresh, which would begin anew instead of resuming
 for flag in "$@"; do [ "$flag" = --fresh ] || AGAIN+=("$flag"); done
 ((${SLURM_RESTART_COUNT:-0} == 0)) || set -- ${AGAIN[@]+"${AGAIN[@]}"}
 

@@ -86,6 +86,7 @@ class LineFile:
 
 
 def _object(line: bytes) -> dict | None:
+    """The JSON object of a line; None for anything else."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):  # not JSON, not UTF-8
@@ -207,12 +208,8 @@ class QuestionLog:
 
     def unfinished(self, questions: Sequence[Question]) -> list[Question]:
         """Those that are neither finished nor quarantined."""
-        quarantined = self.quarantined()
-        return [
-            question
-            for question in questions
-            if question.question_id not in self and question.question_id not in quarantined
-        ]
+        done = self._offsets.keys() | self.quarantined().keys()
+        return [question for question in questions if question.question_id not in done]
 
     def quarantined(self) -> dict[int, str]:
         """The questions that are given up, by id, with the reason."""

@@ -1,4 +1,4 @@
-"""Where a run of a shard is kept, and which of them the same command goes on with."""
+"""Where a run of a shard is kept, and which of them the same command resumes."""
 
 import os
 import time
@@ -51,7 +51,7 @@ def find_run(part: Path, content: dict) -> StoredRun | None:
         shown += [f"and {more} more"] if more > 0 else []
         what = "databases" if all(line.startswith("database ") for line in changed) else "settings"
         raise InputError(
-            f"{runs[0].folder} is unfinished and was begun with other {what}; give them again to go on with it, or "
+            f"{runs[0].folder} is unfinished and was begun with other {what}; give them again to resume it, or "
             f"--fresh to begin anew:" + "".join(f"\n  {line}" for line in shown)
         )
     return None

@@ -1,6 +1,5 @@
 """Candidates for questions without gold: a list of queries for each, to choose from with a reward model."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tree.prompts import chat, extract_sql
@@ -12,44 +11,29 @@ from tree.tree_builder import node_seed
 from tree.tree_node import Question
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from tree.generator import Generator
-
-
-@dataclass(frozen=True)
-class Drawer:
-    """Draws `num_roots` queries for a question, those of a tree's first attempts."""
-
-    work: WorkList
-    settings: RunSettings
-    generator: "Generator"
-    bar: "tqdm"
-
-    async def candidates_of(self, question: Question) -> dict:
-        """The question's row of candidates.json; "" stands for a reply without a query."""
-        prompt, tree = self.work.prompt(question), self.settings.tree
-        seed = node_seed(tree.seed, question.question_id, ())
-        replies = await self.generator.sample(chat(prompt), tree.num_roots, seed)
-        self.bar.update()
-        return {
-            "question_id": question.question_id,
-            "db_id": question.db_id,
-            "question": question.question,
-            "evidence": question.evidence,
-            "prompt": prompt,
-            "candidates": [extract_sql(reply.text) for reply in replies],
-        }
 
 
 async def draw_candidates(
     work: WorkList, settings: RunSettings, generator: "Generator", log: QuestionLog
 ) -> dict[str, int]:
-    """Draw candidates for every question of the shard, all at a time, into the log; returns counts."""
+    """Draw `num_roots` queries for each question, those of a tree's first attempts, into the log; returns counts.
+
+    A row: question_id, db_id, question, evidence, prompt, candidates ("" for a reply without a query).
+    """
     from tqdm import tqdm
 
+    count = settings.tree.num_roots
+
+    async def draw(question: Question) -> dict:
+        prompt = work.prompt(question)
+        seed = node_seed(settings.tree.seed, question.question_id, ())
+        replies = await generator.sample(chat(prompt), count, seed)
+        bar.update()
+        asked = {name: getattr(question, name) for name in ("question_id", "db_id", "question", "evidence")}
+        return asked | {"prompt": prompt, "candidates": [extract_sql(reply.text) for reply in replies]}
+
     with tqdm(total=len(log.unfinished(work.questions)), desc="candidates", unit="question") as bar:
-        drawer = Drawer(work, settings, generator, bar)
-        await run_questions(work.questions, drawer.candidates_of, log, at_once=len(work.questions))
+        await run_questions(work.questions, draw, log, at_once=len(work.questions))
     drawn = sum(question.question_id in log for question in work.questions)
-    return {"questions": drawn, "candidates": settings.tree.num_roots * drawn, **generator.counts()}
+    return {"questions": drawn, "candidates": count * drawn, **generator.counts()}

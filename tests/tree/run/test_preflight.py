@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.files import InputError
-from tests.conftest import QUESTIONS, assert_one_line_error, make_database, run_script
+from tests.conftest import QUESTIONS, assert_one_line_error, make_database, run_main
 from tests.strange_databases import REFUSED, STRANGE, make_strange
 from tree.run.preflight import prepare_prompts
 from tree.run.prompt_settings import PromptSettings
@@ -124,8 +124,8 @@ def test_a_run_records_what_was_left_out(huge, tiny_model, tmp_path):
     data.write_text(
         json.dumps([{"question_id": 0, "db_id": "huge", "question": "How deep?", "SQL": "SELECT id FROM harbour"}])
     )
-    run = run_script(
-        *("-m", "tree.run_pipeline", "--data", data, "--db_root", huge, "--model", tiny_model, "--dry_run"),
+    run = run_main(
+        *("tree.run_pipeline", "--data", data, "--db_root", huge, "--model", tiny_model, "--dry_run"),
         *("--output_dir", tmp_path / "out", "--max_prompt_tokens", "5000"),
     )
     assert run.returncode == 0, run.stderr
@@ -171,10 +171,10 @@ def test_a_run_over_strange_databases(strange_root, tiny_model, tmp_path):
         for number, name in enumerate(["regexp", "collation", "column name", "damaged pages", "inner tables"])
     ]
     data = tmp_path / "train.json"
-    command = ("-m", "tree.run_pipeline", "--data", data, "--db_root", strange_root, "--model", tiny_model, "--dry_run")
+    command = ("tree.run_pipeline", "--data", data, "--db_root", strange_root, "--model", tiny_model, "--dry_run")
     data.write_text(json.dumps(rows))
-    run = run_script(*command, "--output_dir", tmp_path / "out")
+    run = run_main(*command, "--output_dir", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("is left out, because it cannot be read") == 3
     data.write_text(json.dumps([*rows, {**rows[0], "question_id": 9, "db_id": "no SQL"}]))
-    assert_one_line_error(run_script(*command, "--output_dir", tmp_path / "out"), "no SQL.sqlite: malformed")
+    assert_one_line_error(run_main(*command, "--output_dir", tmp_path / "out"), "no SQL.sqlite: malformed")

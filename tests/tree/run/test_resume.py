@@ -1,7 +1,5 @@
-"""Killed anywhere, continued anywhere: one shard, its journal, its locks, and the script over several shards."""
+"""Killed anywhere, resumed anywhere: one shard with its files, its databases, its log and its locks."""
 
-import contextlib
-import errno
 import json
 import os
 import random
@@ -15,61 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from common.files import InputError, write_json
 from common.locks import alone_in, among_as_many
-from tests.conftest import QUESTIONS, ROOT, assert_one_line_error, make_database, run_script
+from tests.conftest import ROOT, assert_one_line_error, make_database
 from tests.fake_worker import kill_at
+from tests.tree.conftest import COUNT, RESULTS, quarantined, read, results, the_run, worker, worker_process
 from tree import run_pipeline
-from tree.run.question_log import QuestionLog
-from tree.run_table import table
-from tree.tree_node import Question
 
-COUNT = 10  # questions of each of two databases
-KILLS = 20
-RESULTS = ("final_data_emerge_shard_0.json", "final_data_baseline_shard_0.json")
-
-
-def read(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory, tiny_model) -> list[str]:
-    """Flags that name the questions, their databases and the model."""
-    folder = tmp_path_factory.mktemp("shop")
-    rows = []
-    for db_id in ("shop", "store"):
-        make_database(folder / "databases" / db_id / f"{db_id}.sqlite")
-        for number in range(COUNT):
-            question, sql = QUESTIONS[number % len(QUESTIONS)]
-            text = f"Number {len(rows)}: {question}"
-            rows.append({"question_id": len(rows), "db_id": db_id, "question": text, "evidence": "", "SQL": sql})
-    (folder / "train.json").write_text(json.dumps(rows))
-    paths = {"--data": folder / "train.json", "--db_root": folder / "databases", "--model": tiny_model}
-    return [str(word) for flag in paths.items() for word in flag]
-
-
-def worker(places, output: Path, *flags, **faults) -> subprocess.CompletedProcess:
-    return run_script("-m", "tests.fake_worker", *places, "--output_dir", output, *flags, **faults)
-
-
-@pytest.fixture(scope="module")
-def whole(places, tmp_path_factory) -> Path:
-    """What an undisturbed run writes."""
-    output = tmp_path_factory.mktemp("whole")
-    run = worker(places, output)
-    assert run.returncode == 0, run.stderr
-    return output
-
-
-def the_run(output: Path, shard: int = 0) -> Path:
-    (folder,) = (path for path in output.glob(f"tree_dataset/part{shard}/*") if path.is_dir())
-    return folder
-
-
-def results(output: Path) -> list[bytes]:
-    return [path.read_bytes() for path in (the_run(output) / "all_trees.json", *map(output.joinpath, RESULTS))]
-
+KILLS = 16
 
 # --- equivalence ----------------------------------------------------------------------------------------------------
 
@@ -157,118 +107,6 @@ def test_a_full_disk_keeps_the_old_files_and_says_so(places, whole, tmp_path):
     assert_one_line_error(full, "all_trees.json, ", "cannot be written (File too large)", "make room")
     assert (the_run(tmp_path) / "all_trees.json").read_text() == "old"
     assert not list(tmp_path.rglob("*.tmp"))
-
-
-# --- the journal ----------------------------------------------------------------------------------------------------
-
-
-def asked(*numbers: int) -> list[Question]:
-    return [Question(number, "shop", "?", "", "SELECT 1") for number in numbers]
-
-
-def test_a_journal_cut_anywhere_holds_what_was_whole(tmp_path):
-    path = tmp_path / "trees.jsonl"
-    rows = [{"question_id": number, "text": "Säge\n" * number} for number in range(3)]
-    log = QuestionLog(path)
-    for row in rows:
-        log.finished(row)
-    whole = path.read_bytes()
-    ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
-    for size in range(len(whole) + 1):
-        path.write_bytes(whole[:size])
-        opened = QuestionLog(path)
-        count = sum(end - 1 <= size for end in ends)  # one that lacks only its line end is whole
-        assert list(opened.read(asked(*range(count)))) == rows[:count] and len(opened) == count
-        for row in rows[count:]:
-            opened.finished(row)
-        assert path.read_bytes() == whole
-        opened.close()
-
-
-@pytest.mark.parametrize("torn", [b"\0\0\0\0", b"\xff\n", b'{"question_id": 7, "q": "\xe4\xbd', b"7", b"[]\n"])
-def test_a_last_line_that_is_torn_is_cut_before_the_next(tmp_path, torn):
-    path, line = tmp_path / "trees.jsonl", b'{"question_id": 5}\n'
-    path.write_bytes(line + torn)
-    log = QuestionLog(path)
-    assert len(log) == 1
-    log.finished({"question_id": 6})
-    assert path.read_bytes() == line + b'{"question_id": 6}\n'
-
-
-@pytest.mark.parametrize("broken", ['{"question', "{}", '{"question_id": "7"}'])
-def test_a_broken_line_further_up_is_named(tmp_path, broken):
-    path = tmp_path / "trees.jsonl"
-    path.write_text(f'{{"question_id": 5}}\n{broken}\n{{"question_id": 6}}\n')
-    with pytest.raises(InputError, match=r"trees.jsonl: line 2 is broken"):
-        QuestionLog(path)
-    assert path.read_text().count("\n") == 3
-
-
-@contextlib.contextmanager
-def failing(call: str, after: int):
-    """os.write writes `after` bytes, or another call is made `after` times; from then on it fails as on a full disk."""
-    true = getattr(os, call)
-    left = after
-
-    def fails(file, *data):
-        nonlocal left
-        if left and call == "write":
-            count = true(file, data[0][:left])
-            left -= count
-            return count
-        if left:
-            left -= 1
-            return true(file, *data)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, call, fails)
-        yield
-
-
-@pytest.mark.parametrize("can_cut", [True, False], ids=["", "cannot cut"])
-@pytest.mark.parametrize(("call", "after"), [("write", 0), ("write", 1), ("write", 25), ("fsync", 0)])
-def test_what_a_failed_append_left_is_cut_off_before_the_next(tmp_path, call, after, can_cut):
-    """In the same process, and in the next one; also when the half line could not be cut at once."""
-    path = tmp_path / "trees.jsonl"
-    first, lost, again = ({"question_id": number, "question": "你好" * 9} for number in (1, 2, 3))
-    log = QuestionLog(path)
-    log.finished(first)
-    before = path.read_bytes()
-    refused = pytest.raises(InputError, match="trees.jsonl: cannot be written .No space left on device")
-    with failing(call, after), failing("ftruncate", 9 if can_cut else 1), refused:
-        log.finished(lost)
-    left = after or 999 * (call == "fsync")
-    assert len(log) == 1 and (path.read_bytes() == before) == (can_cut or not left)
-    log.finished(again)
-    assert list(log.read(asked(1, 3))) == [first, again]
-    reopened = QuestionLog(path)
-    assert 2 not in reopened and list(reopened.read(asked(1, 3))) == [first, again]
-
-
-def test_what_is_torn_in_the_attempts_is_not_joined_to_the_next(tmp_path):
-    log = QuestionLog(tmp_path / "trees.jsonl")
-    log.start()
-    log.failed(4, "not text: \udc80")
-    with failing("write", 9), pytest.raises(InputError, match="attempts.jsonl: cannot be written"):
-        log.failed(5, "lost")
-    log.failed(4, "again")
-    log.close()
-    path = tmp_path / "attempts.jsonl"
-    lines = path.read_bytes()
-    assert [json.loads(line) for line in lines.splitlines()][1:] == [
-        {"failed": 4, "reason": "not text: \udc80"},
-        {"failed": 4, "reason": "again"},
-    ]
-    for tail in (b"", b'{"failed": 6, "reason": "\xe4\xbd', b"\0" * 9, b"[]"):
-        path.write_bytes(lines + tail)
-        opened = QuestionLog(tmp_path / "trees.jsonl")
-        opened.start()
-        assert opened.quarantined() == {4: "failed 2 times: again"}
-        opened.close()
-        assert path.read_bytes() == lines + b'{"start": 0}\n'
-    path.write_bytes(lines[:-1])  # lacks only its line end
-    assert QuestionLog(tmp_path / "trees.jsonl").quarantined() == {4: "failed 2 times: again"}
 
 
 # --- which run is continued -----------------------------------------------------------------------------------------
@@ -384,11 +222,6 @@ def test_a_database_that_changes_under_a_run_ends_it(moved, tmp_path):
 # --- questions that fail or kill ------------------------------------------------------------------------------------
 
 
-def quarantined(output: Path) -> dict[int, str]:
-    skipped = read(the_run(output) / "manifest.json")["counts"]["skipped_questions"]
-    return {entry["question_id"]: entry["reason"] for entry in skipped}
-
-
 def test_a_question_that_fails_twice_is_quarantined(places, whole, tmp_path):
     run = worker(places, tmp_path, FAIL_ON="Number 4:")
     assert run.returncode == 0, run.stderr
@@ -442,108 +275,11 @@ def test_a_death_of_another_cause_quarantines_nothing(places, whole, tmp_path):
 def test_a_second_worker_is_refused(places, tmp_path):
     # locks are the process's, so the other worker is another process
     with alone_in(tmp_path / "tree_dataset" / "part0"), among_as_many(tmp_path / "tree_dataset", 2):
-        assert_one_line_error(worker(places, tmp_path, "--num_shards", "2"), "part0", f"process {os.getpid()} on ")
-        other_run = worker(places, tmp_path, "--shard_id", "1", "--num_shards", "3")
+        assert_one_line_error(
+            worker_process(places, tmp_path, "--num_shards", "2"), "part0", f"process {os.getpid()} on "
+        )
+        other_run = worker_process(places, tmp_path, "--shard_id", "1", "--num_shards", "3")
         assert_one_line_error(other_run, "a run with --num_shards 2 works here")
-        beside = worker(places, tmp_path, "--shard_id", "1", "--num_shards", "2")
+        beside = worker_process(places, tmp_path, "--shard_id", "1", "--num_shards", "2")
         assert beside.returncode == 0, beside.stderr
     assert worker(places, tmp_path, "--num_shards", "3").returncode == 0
-
-
-# --- the script over several shards ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def script(places, tmp_path):
-    """Starts run_parallel.sh over two fake workers, in a copy of the project's folder; waits for it, or not."""
-    (tmp_path / "tree").mkdir()
-    shutil.copy(ROOT / "tree" / "run_parallel.sh", tmp_path / "tree")
-    (tmp_path / "bin").mkdir()
-    python = tmp_path / "bin" / "python"
-    python.write_text(f'#!/bin/bash\nexec {sys.executable} "${{@/tree.run_pipeline/tests.fake_worker}}"\n')
-    python.chmod(0o755)
-
-    def start(*flags: str, **environment: str) -> subprocess.Popen:
-        named = {"DATA_PATH": places[1], "DB_ROOT": places[3], "MODEL_PATH": places[5], "OUTPUT_DIR": "out"}
-        fixed = {"PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NUM_GPUS": "0"}
-        return subprocess.Popen(
-            ["bash", "tree/run_parallel.sh", *flags],
-            cwd=tmp_path,
-            env={**os.environ, **named, **fixed, "NUM_WORKERS": "2", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-def processes_in(folder: Path) -> list[str]:
-    """Processes whose working directory is the folder: the script, its workers, and their workers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if path.resolve(strict=True) == folder:
-                found.append((path.parent / "cmdline").read_text())
-    return found
-
-
-def test_a_dead_worker_is_started_again_and_the_table_tells(script, tmp_path):
-    """The killer is in shard 0; the other shard goes on."""
-    run = script("--fresh", CRASH_ON="Number 4:")
-    printed, errors = run.communicate()
-    assert run.returncode == 0, errors
-    assert errors.count("warning: shard 0 died with exit code 139; start") == 2 and "shard 1 died" not in errors
-    head, *rows = printed[printed.index("shard  questions") :].splitlines()[:3]
-    assert head.split()[:4] == ["shard", "questions", "good", "bad"]
-    cells = [row.split() for row in rows]
-    assert [row[:2] for row in cells] == [["0", "10"], ["1", "10"]] and [row[6] for row in cells] == ["1", "0"]
-    assert quarantined(tmp_path / "out").keys() == {4}
-    pairs = sum(len(read(tmp_path / "out" / f"final_data_emerge_shard_{shard}.json")) for shard in (0, 1))
-    assert pairs == sum(int(row[4]) for row in cells)
-
-
-def test_the_table_tells_what_is_unfinished_and_what_is_missing(whole, tmp_path):
-    content = read(the_run(whole) / "manifest.json")
-    content["arguments"]["num_shards"] = 3
-    ended = content | {"started": "2026-01-01T23:00:00+0000", "ended": "2026-01-02T01:00:30+0000"}
-    begun = {key: value for key, value in content.items() if key not in ("ended", "counts")}
-    for shard, manifest in ((0, ended), (1, begun), (7, ended)):
-        folder = tmp_path / "tree_dataset" / f"part{shard}" / "20260101_230000"
-        folder.mkdir(parents=True)
-        write_json(folder / "manifest.json", manifest)
-        shutil.copy(the_run(whole) / "trees.jsonl", folder)
-    cells = [re.split("  +", line.strip()) for line in table(str(tmp_path))]
-    assert [len(row) for row in cells] == [8] * 4
-    assert cells[1][:2] == ["0", "20"] and cells[1][-1] == "2:00:30"
-    assert cells[2] == ["1", "20", *"-----", "unfinished"]
-    assert cells[3] == ["2", *"------", "not begun"]
-
-
-def test_restarts_are_bounded(script, tmp_path):
-    run = script(RESTARTS="1", KILL_AT="2")  # never gets as far as its first question
-    printed, errors = run.communicate()
-    assert run.returncode == 1
-    assert errors.count("died with exit code 137; start 1 of 1 more") == 2
-    assert "error: 2 of 2 shards failed: 0 1; the same command goes on with what is missing" in errors
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_stops_all_at_once_and_says_how_to_go_on(script, whole, tmp_path, number):
-    run = script(REPLY_SECONDS="1")
-    while len(list((tmp_path / "out").glob("tree_dataset/part*/*/trees.jsonl"))) < 2:
-        assert run.poll() is None
-    assert len(processes_in(tmp_path)) > 3
-    second = script()
-    _, errors = second.communicate()
-    assert second.returncode == 2 and "error: another run_parallel.sh writes to out" in errors
-    run.send_signal(number)
-    _, errors = run.communicate(timeout=20)
-    assert run.returncode == 130
-    assert "stopping 2 worker(s)" in errors and "to go on, run the same command again" in errors
-    assert processes_in(tmp_path) == []
-    last = script()
-    last.communicate()
-    assert last.returncode == 0
-    trees = [tree for shard in (0, 1) for tree in read(the_run(tmp_path / "out", shard) / "all_trees.json")]
-    assert trees == read(the_run(whole) / "all_trees.json")
