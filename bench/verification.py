@@ -17,7 +17,6 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -111,9 +110,8 @@ def seconds(work) -> float:
 
 def run_verification(folder: Path, files: tuple[Path, Path], args: argparse.Namespace) -> None:
     """`python -m eval` in this process. Raises InputError when it finds anything, for then the trees were not true."""
-    places = ("--db_root", args.db_root, "--output", str(folder / "report.json"), "--sql_workers", str(args.workers))
-    sys.argv = ["eval", "--tree_file", str(files[0]), "--pairs", str(files[1]), *places]
-    if verify():
+    places = ["--db_root", args.db_root, "--output", str(folder / "report.json"), "--sql_workers", str(args.workers)]
+    if verify(["--tree_file", str(files[0]), "--pairs", str(files[1]), *places]):
         raise InputError("the verification found errors in trees that were just made: see above")
 
 
