@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.files import InputError
 from eval import __main__ as verification
 from eval.verify import check_tree, check_verdict
 from tests.builders import SHOP_GOLD, report_of, shop_tree, verdict_here, verify
 from tests.conftest import assert_one_line_error, make_database, run_main
-from tests.tree.test_tree_builder import growths, tree_of
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.run.databases import database_fingerprints
 from tree.sql.cache import gold_file, keep_gold
 from tree.sql.guarded import Limits
 from tree.sql.results import Execution
 from tree.sql.verdict import JudgeSettings, judge
-from tree.tree_files import is_tree
-from tree.tree_node import INITIAL, tree_from_json, tree_to_json
+from tree.tree_files import check_form, is_tree, read_trees
+from tree.tree_node import INITIAL, tree_from_json
 
 
 @pytest.mark.parametrize("wrap", [lambda tree: [tree], lambda tree: tree], ids=["list", "single"])
@@ -194,11 +194,6 @@ def test_damage_is_found(tmp_path, shop):
     assert "## Errors by kind" in page and "`children of a duplicate`" in page
 
 
-@given(st.integers(0, 10**6), growths)
-def test_grown_trees_hold(timing, growth):
-    assert not check_tree(tree_to_json(tree_of(timing, growth)[0])).findings
-
-
 # --- damage at random -------------------------------------------------------------------------------------------------
 
 VALUES = (
@@ -303,6 +298,18 @@ def test_no_random_damage_passes_or_crashes(market, seed):
     if "node_1_3" not in tree["nodes"]:  # nothing in a tree says how many first attempts there were
         del true["nodes"]["node_1_3"]
     assert found == true
+
+
+def test_trees_that_are_broken_make_no_pairs(market, tmp_path):
+    path, refused = tmp_path / "all_trees.json", 0
+    for seed in range(200):
+        tree = mutated(market[1], seed)
+        path.write_text(json.dumps(tree))
+        if not is_tree(tree) or check_form(tree)[1]:
+            refused += 1
+            with pytest.raises(InputError, match="all_trees.json"):
+                list(read_trees(str(path)))
+    assert 100 < refused < 200
 
 
 def test_a_file_of_random_damage(tmp_path, shop):

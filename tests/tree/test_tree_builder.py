@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.verify import check_tree
 from tree import prompts
 from tree.prompts import REVISIONS, Reply
 from tree.sql.canonical import canonical_sql
@@ -70,6 +71,11 @@ def test_timing_changes_nothing(one, other, growth):
     first, second = tree_of(one, growth)[0], tree_of(other, growth)[0]
     assert tree_to_json(first) == tree_to_json(second)
     assert list(first.nodes) == sorted(first.nodes, key=lambda name: tuple(map(int, name.split("_")[1:])))
+
+
+@given(st.integers(0, 10**6), growths)
+def test_grown_trees_hold(timing, growth):
+    assert not check_tree(tree_to_json(tree_of(timing, growth)[0])).findings
 
 
 @settings(max_examples=100)
