@@ -17,8 +17,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from common.files import InputError, read_json, run_script, write_json
 from common.model_folder import check_model_folder
+from common.tables import aligned
+from eval.evaluation_report import interval
+from eval.intervals import Clusters
+from eval.pair_report import wins
+from reward.data import load_pairs
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_files import read_trees
 
@@ -113,14 +120,9 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
 
 
 def likelihood_rows(model: str, test_pairs: Path) -> list[list[str]]:
-    from eval.evaluation_report import interval
-    from eval.pair_report import PairReport
-    from reward.data import load_pairs
-    from reward.metrics import wins
-
-    report = PairReport(load_pairs(test_pairs))
+    questions = Clusters([pair.question for pair in load_pairs(test_pairs)])
     return [
-        [name, interval(report.questions.mean(list(map(wins, differences))).to_json())]
+        [name, interval(questions.mean(wins(np.array(differences))).to_json())]
         for name, differences in log_probabilities(model, test_pairs).items()
     ]
 
@@ -158,8 +160,6 @@ def main(words: list[str] | None = None) -> None:
         *("--output_file", report_file, "--adapters", "none", *(folder / str(size) for size in files)),
     )
 
-    from eval.evaluation_report import aligned
-
     print("\n".join(aligned([["", "pairwise accuracy [95 %]"], *likelihood_rows(args.model, test_pairs)])))
     report = read_json(report_file, dict)
     largest = str(folder / str(max(files)))
@@ -168,7 +168,7 @@ def main(words: list[str] | None = None) -> None:
     print(f"PROMISE learned_pairwise_accuracy {gained - untrained:.3f} GOAL > 0")
     for way in ("reward", "executes_reward", "reward_vote"):
         for reference in ("majority_vote", "executes_vote", "first"):
-            by_number = report["choice"]["differences"][f"{way} ({largest}) less {reference}"]
+            by_number = report["choice"]["differences"][f"{way} ({largest}) minus {reference}"]
             low = list(by_number.values())[-1]["low"]  # of all candidates
             print(f"PROMISE {way}_over_{reference}_low {low:.3f} GOAL > 0")
     print(json.dumps({"train_questions": list(files), "report": str(report_file)}))

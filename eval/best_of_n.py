@@ -1,12 +1,12 @@
-"""Execution accuracy after choosing one of N candidates, for several ways of choosing.  Pure.
+"""Execution accuracy after choosing one of N candidates, by several rules.  Pure.
 
 A figure for N is the mean over subsets of N of a question's candidates (all of them, or SUBSETS drawn ones), so it does
-not hang on which came first. Where a way of choosing holds several for equally good, each is chosen equally often.
+not hang on which came first. Where a rule holds several for equally good, each is chosen equally often.
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,7 +19,7 @@ FAILED, EMPTY, ROWS = 0, 1, 2  # tiers of outcomes
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is known of a question's M candidates, [M] each.
+    """What is known of a question's M candidates, [M] each; of S subsets of N of them, [S, N] each.
 
     `tiers`: FAILED, EMPTY (it ran, without rows) or ROWS. `groups`: one number for each result. `correct`: 1 or
     0 (also without gold). `rewards`: None without a reward model.
@@ -30,72 +30,59 @@ class Candidates:
     correct: np.ndarray
     rewards: np.ndarray | None = None
 
-    def take(self, places: np.ndarray) -> "Candidates":
-        """Subsets of the candidates: with places [S, N] all fields are [S, N]."""
-        return Candidates(*(None if field is None else field[places] for field in vars(self).values()))
+    def __len__(self) -> int:
+        return len(self.tiers)
+
+    def take(self, numbers: np.ndarray) -> "Candidates":
+        """Those with these numbers, in their shape."""
+        return Candidates(*(None if column is None else column[numbers] for column in vars(self).values()))
 
 
-# --- ways of choosing: preferences [S, N], the highest of a row is chosen ---------------------------------------------
+# --- rules: preferences [S, N], the highest of a row is chosen --------------------------------------------------------
+
+Rule = Callable[[Candidates], np.ndarray]
 
 
-def at_random(these: Candidates) -> np.ndarray:
-    return np.zeros(these.tiers.shape)
-
-
-def by_executing(these: Candidates) -> np.ndarray:
-    """Any that returns rows, else any that runs."""
-    return these.tiers.astype(float)
-
-
-def by_vote(these: Candidates) -> np.ndarray:
+def by_vote(subsets: Candidates) -> np.ndarray:
     """Majority vote: the result that most have (self-consistency, arXiv 2203.11171); what fails has no vote."""
-    return _votes(these, (these.tiers > FAILED).astype(float))
+    return _votes(subsets, (subsets.tiers > FAILED).astype(float))
 
 
-def by_executing_then_vote(these: Candidates) -> np.ndarray:
+def by_executing_then_vote(subsets: Candidates) -> np.ndarray:
     """Majority vote among those that return rows, else among those that run."""
-    return _votes(these, _best_tier(these).astype(float))
+    return _votes(subsets, _best_tier(subsets).astype(float))
 
 
-def by_reward(these: Candidates) -> np.ndarray:
-    return these.rewards
-
-
-def by_executing_then_reward(these: Candidates) -> np.ndarray:
+def by_executing_then_reward(subsets: Candidates) -> np.ndarray:
     """The highest reward among those that return rows, else among those that run."""
-    return np.where(_best_tier(these), these.rewards, -np.inf)
+    return np.where(_best_tier(subsets), subsets.rewards, -np.inf)
 
 
-def by_weighted_vote(these: Candidates) -> np.ndarray:
-    """The same with the weight exp(reward) for each candidate: its share in Bradley and Terry's model."""
-    rewards = by_executing_then_reward(these)
-    return _votes(these, np.exp(rewards - rewards.max(axis=1, keepdims=True)))
+def by_weighted_vote(subsets: Candidates) -> np.ndarray:
+    """The same vote with the weight exp(reward) for each candidate: its share in Bradley and Terry's model."""
+    rewards = by_executing_then_reward(subsets)
+    return _votes(subsets, np.exp(rewards - rewards.max(axis=1, keepdims=True)))
 
 
-def by_oracle(these: Candidates) -> np.ndarray:
-    """A correct one, if there is any: what no choice can exceed."""
-    return these.correct
+def _best_tier(subsets: Candidates) -> np.ndarray:
+    return subsets.tiers == subsets.tiers.max(axis=1, keepdims=True)
 
 
-def _best_tier(these: Candidates) -> np.ndarray:
-    return these.tiers == these.tiers.max(axis=1, keepdims=True)
-
-
-def _votes(these: Candidates, weights: np.ndarray) -> np.ndarray:
+def _votes(subsets: Candidates, weights: np.ndarray) -> np.ndarray:
     """For each candidate the weight of all that have its result, rounded so that sums in another order are ties."""
-    same = these.groups[:, :, None] == these.groups[:, None, :]
-    return np.round((same * weights[:, None, :]).sum(axis=2) * (these.tiers > FAILED), 9)
+    same = subsets.groups[:, :, None] == subsets.groups[:, None, :]
+    return np.round((same * weights[:, None, :]).sum(axis=2) * (subsets.tiers > FAILED), 9)
 
 
-WITHOUT_REWARD = {
-    "random": at_random,
-    "executes": by_executing,
+WITHOUT_REWARD: dict[str, Rule] = {
+    "random": lambda subsets: np.zeros(subsets.tiers.shape),
+    "executes": lambda subsets: subsets.tiers,  # any that returns rows, else any that runs
     "majority_vote": by_vote,
     "executes_vote": by_executing_then_vote,
-    "oracle": by_oracle,
+    "oracle": lambda subsets: subsets.correct,  # what no rule can exceed
 }
-WITH_REWARD = {
-    "reward": by_reward,
+WITH_REWARD: dict[str, Rule] = {
+    "reward": lambda subsets: subsets.rewards,
     "executes_reward": by_executing_then_reward,
     "reward_vote": by_weighted_vote,
 }
@@ -103,40 +90,29 @@ WITH_REWARD = {
 # --- accuracy ---------------------------------------------------------------------------------------------------------
 
 
-def subsets(total: int, size: int) -> np.ndarray:
-    """Places [S, size] of subsets of `total` candidates: all, or SUBSETS drawn ones, always the same."""
+def subsets_of(total: int, size: int) -> np.ndarray:
+    """Numbers [S, size] of subsets of `total` candidates: all, or SUBSETS drawn ones, always the same."""
     if math.comb(total, size) <= SUBSETS:
         return np.array(list(combinations(range(total), size)))
     draw = random.Random(f"{SEED}/{total}/{size}")
     return np.array([draw.sample(range(total), size) for _ in range(SUBSETS)])
 
 
-def accuracy(candidates: Candidates, choose: Callable[[Candidates], np.ndarray], size: int) -> float:
+def accuracy(candidates: Candidates, rule: Rule, size: int) -> float:
     """Chance that the chosen one of `size` candidates (of all, where there are fewer) is correct, for one question.
 
     A question without candidates has none.
     """
-    total = len(candidates.tiers)
+    total = len(candidates)
     if not total:
         return 0.0
-    these = candidates.take(subsets(total, min(size, total)))
-    preferences = choose(these)
+    subsets = candidates.take(subsets_of(total, min(size, total)))
+    preferences = rule(subsets)
     chosen = preferences == preferences.max(axis=1, keepdims=True)
-    return float(((chosen * these.correct).sum(axis=1) / chosen.sum(axis=1)).mean())
+    return float(((chosen * subsets.correct).sum(axis=1) / chosen.sum(axis=1)).mean())
 
 
-def sizes(most: int) -> list[int]:
-    """1, 2, 4, 8, … up to `most`, which is the last."""
-    powers = [2**exponent for exponent in range(most.bit_length())]
-    return powers if powers[-1] == most else [*powers, most]
-
-
-def choice(candidates: Candidates, choose: Callable[[Candidates], np.ndarray]) -> int | None:
-    """The place of the chosen one of all candidates, the first of those held for equally good; None without any."""
-    total = len(candidates.tiers)
-    return int(choose(candidates.take(np.arange(total)[None]))[0].argmax()) if total else None
-
-
-def first_correct(candidates: Sequence[Candidates]) -> list[float]:
-    """Whether the first candidate of each question is correct."""
-    return [float(these.correct[0]) if len(these.tiers) else 0.0 for these in candidates]
+def choice(candidates: Candidates, rule: Rule) -> int | None:
+    """The number of the chosen one of all candidates, the first of those held for equally good; None without any."""
+    total = len(candidates)
+    return int(rule(candidates.take(np.arange(total)[None]))[0].argmax()) if total else None

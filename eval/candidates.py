@@ -1,19 +1,18 @@
 """Candidate queries for questions: from trees or a list, with their prompts, and what running them gives."""
 
-import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from common.files import InputError
 from common.rows import fit_row, iterate_json
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
-from tree.run.prompt_settings import PromptSettings
-from tree.sql.results import Result
+from reward.data import Prompt, Turn
+from tree.sql.cache import cache_folder
+from tree.sql.results import RAN, Result
+from tree.sql_utils import Executor, SqlSettings, database_path
 from tree.tree_files import read_trees, run_arguments
 from tree.tree_node import Question, RevisionTree
 
@@ -27,23 +26,28 @@ TIERS = {"ok": ROWS, "empty": EMPTY}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question (gold "" when there is none), its prompt ("" until `with_prompts`) and its candidates in order.
+class CandidatePool:
+    """A question (gold "" when there is none), its prompt ("" until `with_prompts`) and its candidate queries in order.
 
-    Candidates that are equal stand as often as they were written; "" is a reply without a query.
+    Queries that are equal are there as often as they were written; "" is a reply without a query.
     """
 
     question: Question
     prompt: str
-    candidates: list[str]
+    queries: list[str]
 
     @property
     def distinct(self) -> list[str]:
         """Each query once; a reply without one is none."""
-        return list(dict.fromkeys(filter(None, self.candidates)))
+        return list(dict.fromkeys(filter(None, self.queries)))
+
+    @property
+    def conversation(self) -> Prompt:
+        """The prompt as the reward model reads it."""
+        return (Turn("user", self.prompt),)
 
 
-def read_candidates(path: str) -> list[Asked]:
+def read_pools(path: str) -> list[CandidatePool]:
     """The questions of a file with their candidates; of trees, the first attempts.
 
     Revisions are left out, because whether a query was revised depends on gold. Raises InputError naming the file and
@@ -51,30 +55,31 @@ def read_candidates(path: str) -> list[Asked]:
     """
     first = next(iterate_json(path, HOW), None)
     if isinstance(first, dict) and "nodes" in first:
-        rows = map(_of_tree, read_trees(path))
+        pools = map(_pool_of_tree, read_trees(path))
     else:
-        rows = (_of_row(path, number, row) for number, row in enumerate(iterate_json(path, HOW)))
-    found: dict[int, Asked] = {}
-    for number, asked in enumerate(rows):
-        if asked.question.question_id in found:
-            raise InputError(f"{path}: row {number}: question_id {asked.question.question_id} stands more than once")
-        found[asked.question.question_id] = asked
-    if not any(asked.candidates for asked in found.values()):
+        pools = (_pool_of_row(path, number, row) for number, row in enumerate(iterate_json(path, HOW)))
+    found: dict[int, CandidatePool] = {}
+    for number, pool in enumerate(pools):
+        if pool.question.question_id in found:
+            raise InputError(f"{path}: row {number}: question_id {pool.question.question_id} is duplicated")
+        found[pool.question.question_id] = pool
+    if not any(pool.queries for pool in found.values()):
         raise InputError(f"{path}: no candidates; {HOW}")
     return list(found.values())
 
 
-def _of_tree(tree: RevisionTree) -> Asked:
-    return Asked(tree.question, tree.prompt, [node.generated_sql for node in tree.nodes.values() if node.d == 1])
+def _pool_of_tree(tree: RevisionTree) -> CandidatePool:
+    first_attempts = [node.generated_sql for node in tree.nodes.values() if node.d == 1]
+    return CandidatePool(tree.question, tree.prompt, first_attempts)
 
 
-def _of_row(path: str, number: int, row: object) -> Asked:
+def _pool_of_row(path: str, number: int, row: object) -> CandidatePool:
     row = fit_row(path, number, row, COLUMNS)
     if not all(isinstance(sql, str) for sql in row["candidates"]):
         raise InputError(f"{path}: row {number}: 'candidates' must be SQL texts")
-    named = {name: row[name] for name in ("question_id", "db_id", "question", "evidence", "difficulty")}
-    candidates = [sql if sql.strip() else "" for sql in row["candidates"]]
-    return Asked(Question(**named, sql=row["SQL"]), row["prompt"], candidates)
+    columns = ("question_id", "db_id", "question", "evidence", "SQL", "difficulty")
+    question = Question(*(row[name] for name in columns))
+    return CandidatePool(question, row["prompt"], [sql if sql.strip() else "" for sql in row["candidates"]])
 
 
 def warn_of_redraws(path: str) -> None:
@@ -86,33 +91,11 @@ def warn_of_redraws(path: str) -> None:
         )
 
 
-# --- prompts ----------------------------------------------------------------------------------------------------------
-
-
-def with_prompts(asked: Sequence[Asked], settings: PromptSettings, path: str, db_root: str, tokenizer) -> list[Asked]:
-    """The same, with a prompt for those of `path` that lack one, as step 4.1 writes it with these settings.
-
-    Raises InputError for a question whose prompt cannot be made short enough.
-    """
-    from tree.generator import encode
-    from tree.run.preflight import prepare_prompts
-    from tree.run.work_list import WorkList
-
-    if all(one.prompt for one in asked):
-        return list(asked)
-    work = WorkList([one.question for one in asked if not one.prompt], path, db_root, settings)
-    prepare_prompts(work, partial(encode, tokenizer))
-    if work.skipped:
-        first = work.skipped[0]
-        raise InputError(f"{path}: question_id {first['question_id']}: {first['reason']}; give the row a 'prompt'")
-    return [one if one.prompt else replace(one, prompt=work.prompt(one.question)) for one in asked]
-
-
 # --- execution --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Executed:
+class PoolResults:
     """What each distinct candidate of a question gives (against gold where that ran), and the outcome of its gold.
 
     `gold` is "" without gold.
@@ -124,49 +107,41 @@ class Executed:
     @property
     def judged(self) -> bool:
         """Whether there is gold, and it ran."""
-        return self.gold in TIERS
+        return self.gold in RAN
 
 
-async def execute(asked: Sequence[Asked], args: argparse.Namespace) -> list[Executed]:
+async def execute(pools: Sequence[CandidatePool], db_root: str, sql: SqlSettings) -> list[PoolResults]:
     """Run gold, also where there is no candidate to judge by it, and every distinct candidate of every question."""
-    from tqdm import tqdm
+    from tqdm.asyncio import tqdm
 
-    from tree.sql.cache import cache_folder
-    from tree.sql_utils import Executor, database_path, sql_settings
-
-    sql = sql_settings(args)
-    total = sum(len(one.distinct) for one in asked)
-    with (
-        Executor(sql.workers, sql.timeout, gold_cache=cache_folder("gold")) as executor,
-        tqdm(total=total, desc="executing candidates", unit="query") as bar,
-    ):
-
-        async def run(path: Path, sql: str, gold_sql: str) -> Result:
-            result = await executor.observe(path, sql, gold_sql)
-            bar.update()
-            return result
-
-        async def question(one: Asked) -> Executed:
-            path, gold_sql = database_path(args.db_root, one.question.db_id), one.question.sql
-            gold = (await executor.run_gold(path, gold_sql)).outcome if gold_sql else ""
-            usable = gold_sql if gold in TIERS else ""  # what fails is not run again for each candidate
-            results = await asyncio.gather(*(run(path, sql, usable) for sql in one.distinct))
-            return Executed(dict(zip(one.distinct, results, strict=True)), gold)
-
-        return await asyncio.gather(*map(question, asked))
+    with Executor(sql.workers, sql.timeout, gold_cache=cache_folder("gold")) as executor:
+        runs = [_execute_pool(pool, db_root, executor) for pool in pools]
+        return await tqdm.gather(*runs, desc="executing candidates", unit="question")
 
 
-def known(one: Asked, results: Mapping[str, Result], rewards: Mapping[str, float] | None = None) -> Candidates:
-    """A question's candidates for choosing among them; `rewards` are those of the distinct ones.
+async def _execute_pool(pool: CandidatePool, db_root: str, executor: Executor) -> PoolResults:
+    path, gold_sql = database_path(db_root, pool.question.db_id), pool.question.sql
+    gold = (await executor.run_gold(path, gold_sql)).outcome if gold_sql else ""
+    usable = gold_sql if gold in RAN else ""  # what fails is not run again for each candidate
+    results = await asyncio.gather(*(executor.observe(path, sql, usable) for sql in pool.distinct))
+    return PoolResults(dict(zip(pool.distinct, results, strict=True)), gold)
+
+
+def as_candidates(
+    pool: CandidatePool, executed: PoolResults, rewards: Mapping[tuple[Prompt, str], float] | None = None
+) -> Candidates:
+    """A question's candidates for choosing among them; `rewards` are those of queries behind a prompt.
 
     A reply without a query fails, and its reward is below all others.
     """
-    missing = Result("no_sql", "", False if one.question.sql else None)
-    found = [results.get(sql, missing) for sql in one.candidates]
+    missing = Result("no_sql", "", False if pool.question.sql else None)
+    found = [executed.results.get(sql, missing) for sql in pool.queries]
     digests = {digest: number for number, digest in enumerate(dict.fromkeys(result.digest for result in found))}
     return Candidates(
         tiers=np.array([TIERS.get(result.outcome, FAILED) for result in found], dtype=int),
         groups=np.array([digests[result.digest] for result in found], dtype=int),
         correct=np.array([bool(result.ex) for result in found], dtype=float),
-        rewards=None if rewards is None else np.array([rewards.get(sql, NO_QUERY) for sql in one.candidates]),
+        rewards=None
+        if rewards is None
+        else np.array([rewards[pool.conversation, sql] if sql else NO_QUERY for sql in pool.queries]),
     )

@@ -12,22 +12,26 @@ Exit code 0 when it ran, 2 when it cannot run.
 
 import argparse
 import asyncio
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 
 from common.files import InputError, run_script, write_json
+from common.manifest import Manifest
 from common.rows import fit_row, iterate_json
 from common.tables import aligned
-from tree.sql_utils import add_sql_flags, sql_settings
+from eval.intervals import wilson
+from tree.questions import load_questions
+from tree.run.databases import check_unchanged, database_fingerprints
+from tree.sql.cache import cache_folder
+from tree.sql.results import RAN, Verdict
+from tree.sql_utils import Executor, SqlSettings, add_sql_flags, check_database, database_path, sql_settings
 from tree.tree_node import Question
 
 SEPARATOR = "\t----- bird -----\t"
 FORMATS = 'expected {"0": "SELECT ...", ...} or a list of {question_id, SQL}'
+COLUMNS = {"question_id": int, "SQL": str, "db_id": (str, None)}
 DIFFICULTIES = ("simple", "moderate", "challenging")  # BIRD's, in its order
-Z = NormalDist().inv_cdf(0.975)  # 1.96, for 95 % between both sides
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -42,9 +46,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--db_root", required=True, help="folder of the databases: {db_id}/{db_id}.sqlite")
     add("--output", default="execution_accuracy_report.json", help="report to write")
     add_sql_flags(add, "one per core")
-    args = parser.parse_args(words)
-    sql_settings(args)
-    return args
+    return parser.parse_args(words)
 
 
 # --- predictions ----------------------------------------------------------------------------------------------------
@@ -61,21 +63,20 @@ class Prediction:
 
 def read_predictions(path: str) -> list[Prediction]:
     """The predictions of a file in either format. Raises InputError naming the file and the id or row."""
-
-    def unique(pairs: list[tuple[str, object]]) -> dict:
-        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        if repeated:
-            raise InputError(f"{path}: '{repeated[0]}' stands more than once; each question has one prediction")
-        return dict(pairs)
-
-    rows = list(iterate_json(path, FORMATS, unique))
+    rows = list(iterate_json(path, FORMATS, _unique))
     if not rows:
         raise InputError(f"{path}: an empty list; {FORMATS}")
     if len(rows) == 1 and isinstance(rows[0], dict) and "question_id" not in rows[0]:
         return [_from_bird(path, key, value) for key, value in rows[0].items()]
-    columns = {"question_id": int, "SQL": str, "db_id": (str, None)}
-    fitted = (fit_row(path, number, row, columns) for number, row in enumerate(rows))
+    fitted = (fit_row(path, number, row, COLUMNS) for number, row in enumerate(rows))
     return [Prediction(row["question_id"], row["SQL"], row["db_id"]) for row in fitted]
+
+
+def _unique(items: list[tuple[str, object]]) -> dict:
+    """A JSON object. Raises ValueError for a name that is there twice."""
+    if repeated := [name for name, count in Counter(name for name, _ in items).items() if count > 1]:
+        raise ValueError(f"'{repeated[0]}' is duplicated; each question has one prediction")
+    return dict(items)
 
 
 def _from_bird(path: str, key: str, value: object) -> Prediction:
@@ -97,14 +98,12 @@ def matched(questions: Sequence[Question], predictions: Sequence[Prediction], pa
     Raises InputError naming an id that is missing, unknown or repeated, or whose databases differ.
     """
     known = {question.question_id for question in questions}
-    by_id: dict[int, Prediction] = {}
-    for prediction in predictions:
-        number = prediction.question_id
-        if number in by_id:
-            raise InputError(f"{path}: question_id {number} stands more than once; each question has one prediction")
-        if number not in known:
-            raise InputError(f"{path}: question_id {number} is not in the question file; check --questions")
-        by_id[number] = prediction
+    by_id = {prediction.question_id: prediction for prediction in predictions}
+    if len(by_id) < len(predictions):
+        [(repeated, _)] = Counter(prediction.question_id for prediction in predictions).most_common(1)
+        raise InputError(f"{path}: question_id {repeated} is duplicated; each question has one prediction")
+    if unknown := sorted(by_id.keys() - known):
+        raise InputError(f"{path}: question_id {unknown[0]} is not in the question file; check --questions")
     if missing := sorted(known - by_id.keys()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(f'{path}: no prediction for question_id {missing[0]}{more}; write "" where there is no SQL')
@@ -124,58 +123,42 @@ def matched(questions: Sequence[Question], predictions: Sequence[Prediction], pa
 
 @dataclass(frozen=True)
 class Scored:
-    """A question with its prediction's verdict; `gold_failure` says why gold did not run ("" when it did)."""
+    """A question with its prediction's verdict."""
 
     question: Question
-    ex: bool
-    strict: bool
-    outcome: str
-    flags: tuple[str, ...]
-    seconds: float
-    gold_failure: str
+    verdict: Verdict
+
+    @property
+    def gold_failure(self) -> str:
+        """Why gold did not run, "" when it did."""
+        gold = self.verdict.gold
+        return "" if gold.outcome in RAN else f"{gold.outcome} ({gold.error[:200]})"
 
     def to_json(self) -> dict:
         return {
             "question_id": self.question.question_id,
             "db_id": self.question.db_id,
-            "ex": int(self.ex),
-            "strict": int(self.strict),
-            "outcome": self.outcome,
-            "flags": list(self.flags),
-            "seconds": round(self.seconds, 6),
+            "ex": int(self.verdict.ex),
+            "strict": int(self.verdict.strict),
+            "outcome": self.verdict.execution.outcome,
+            "flags": list(self.verdict.execution.flags),
+            "seconds": round(self.verdict.execution.seconds, 6),
         }
 
 
-async def score(questions: Sequence[Question], queries: Sequence[str], args: argparse.Namespace) -> list[Scored]:
+async def score(
+    questions: Sequence[Question], queries: Sequence[str], db_root: str, settings: SqlSettings
+) -> list[Scored]:
     """Every prediction executed and compared with gold, in the order of the questions."""
-    from tqdm import tqdm
+    from tqdm.asyncio import tqdm
 
-    from tree.sql.cache import cache_folder
-    from tree.sql_utils import Executor, database_path, sql_settings
-
-    sql = sql_settings(args)
-    with (
-        Executor(sql.workers, sql.timeout, gold_cache=cache_folder("gold")) as executor,
-        tqdm(total=len(questions), desc="executing predictions", unit="query") as bar,
-    ):
-
-        async def one(question: Question, sql: str) -> Scored:
-            path = database_path(args.db_root, question.db_id)
-            verdict = await executor.judge(path, sql, question.sql)
-            execution, gold = verdict.execution, verdict.gold
-            bar.update()
-            failure = "" if gold.outcome in ("ok", "empty") else f"{gold.outcome} ({gold.error[:200]})"
-            return Scored(
-                question=question,
-                ex=verdict.ex,
-                strict=verdict.strict,
-                outcome=execution.outcome,
-                flags=execution.flags,
-                seconds=execution.seconds,
-                gold_failure=failure,
-            )
-
-        return await asyncio.gather(*map(one, questions, queries))
+    with Executor(settings.workers, settings.timeout, gold_cache=cache_folder("gold")) as executor:
+        runs = [
+            executor.judge(database_path(db_root, question.db_id), sql, question.sql)
+            for question, sql in zip(questions, queries, strict=True)
+        ]
+        verdicts = await tqdm.gather(*runs, desc="executing predictions", unit="query")
+    return list(map(Scored, questions, verdicts))
 
 
 # --- totals ---------------------------------------------------------------------------------------------------------
@@ -194,24 +177,6 @@ class Share:
         return f"{100 * self.share:6.2f} [{100 * self.low:6.2f}, {100 * self.high:6.2f}]"
 
 
-def wilson_interval(count: int, total: int) -> tuple[float, float]:
-    """95 % score interval of `count` successes in `total` > 0 trials.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
-    Statistical Association 22 (1927), 209-212.
-    """
-    share, scale = count / total, 1 + Z**2 / total
-    centre = (share + Z**2 / (2 * total)) / scale
-    half = Z / scale * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
-    # at 0 and 1 a bound is the share itself, which rounding can miss by a hair
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
-
-
-def share_of(hits: Sequence[bool]) -> Share:
-    """How many of at least one are true."""
-    return Share(sum(hits), sum(hits) / len(hits), *wilson_interval(sum(hits), len(hits)))
-
-
 @dataclass(frozen=True)
 class Totals:
     """What a group of questions gave: execution accuracy (`ex`), its strict form, and how often each outcome."""
@@ -222,45 +187,46 @@ class Totals:
     outcomes: dict[str, int]
 
 
+def share_of(hits: Sequence[bool]) -> Share:
+    """How many of at least one are true."""
+    share = sum(hits) / len(hits)
+    return Share(sum(hits), share, *wilson(share, len(hits)))
+
+
 def totals_of(results: Sequence[Scored]) -> Totals:
     """The totals of at least one question."""
+    verdicts = [result.verdict for result in results]
     return Totals(
-        questions=len(results),
-        ex=share_of([result.ex for result in results]),
-        strict=share_of([result.strict for result in results]),
-        outcomes=dict(Counter(result.outcome for result in results).most_common()),
+        questions=len(verdicts),
+        ex=share_of([verdict.ex for verdict in verdicts]),
+        strict=share_of([verdict.strict for verdict in verdicts]),
+        outcomes=dict(Counter(verdict.execution.outcome for verdict in verdicts).most_common()),
     )
 
 
-def grouped(results: Iterable[Scored], key: Callable[[Question], str]) -> dict[str, Totals]:
-    """Totals by a property of the question, BIRD's difficulties first and in their order; "" makes no group."""
+def totals_by(results: Sequence[Scored], name: str) -> dict[str, Totals]:
+    """Totals by an attribute of the question, BIRD's difficulties first and in their order; "" makes no group."""
     groups: dict[str, list[Scored]] = {}
     for result in results:
-        groups.setdefault(key(result.question), []).append(result)
-    rank = {name: place for place, name in enumerate(DIFFICULTIES)}
-    names = sorted(filter(None, groups), key=lambda name: (rank.get(name, len(rank)), name))
-    return {name: totals_of(groups[name]) for name in names}
+        groups.setdefault(getattr(result.question, name), []).append(result)
+    values = sorted(groups.keys() - {""} - set(DIFFICULTIES))
+    return {value: totals_of(groups[value]) for value in (*DIFFICULTIES, *values) if value in groups}
 
 
 def table(rows: dict[str, Totals]) -> list[str]:
     """One line per group: shares in percent with their 95 % intervals, and the outcomes."""
-    head = ["", "questions", "EX % [95 %]", "strict % [95 %]", "outcomes"]
-    lines = []
+    lines = [["", "questions", "EX % [95 %]", "strict % [95 %]", "outcomes"]]
     for name, row in rows.items():
         outcomes = ", ".join(f"{outcome} {count}" for outcome, count in row.outcomes.items())
         lines.append([name, row.questions, row.ex, row.strict, outcomes])
-    return aligned([head, *lines])
+    return aligned(lines)
 
 
 def main(words: list[str] | None = None) -> None:
     args = parse_arguments(words)
 
     # --- everything that can be wrong, before a query runs ---
-    from common.manifest import Manifest
-    from tree.questions import load_questions
-    from tree.run.databases import check_unchanged, database_fingerprints
-    from tree.sql_utils import check_database, database_path
-
+    settings = sql_settings(args)
     questions = load_questions(args.questions)
     queries = matched(questions, read_predictions(args.predictions), args.predictions)
     db_ids = sorted({question.db_id for question in questions})
@@ -271,29 +237,29 @@ def main(words: list[str] | None = None) -> None:
     manifest = Manifest(vars(args), inputs, databases=databases)
 
     # --- execution ---
-    results = asyncio.run(score(questions, queries, args))
+    results = asyncio.run(score(questions, queries, args.db_root, settings))
     check_unchanged(args.db_root, databases, "run the same command again")
 
     # --- report ---
     total = totals_of(results)
-    by_difficulty = grouped(results, lambda question: question.difficulty)
-    by_database = grouped(results, lambda question: question.db_id)
+    groups = {
+        name: totals_by(results, column) for name, column in (("difficulty", "difficulty"), ("database", "db_id"))
+    }
+    by_group = {f"{name} {value}": totals for name, found in groups.items() for value, totals in found.items()}
+    print("\n".join(table({"all": total, **by_group})))
     failing = [result for result in results if result.gold_failure]
-    rows = {"all": total, **{f"difficulty {name}": group for name, group in by_difficulty.items()}}
-    print("\n".join(table(rows | {f"database {name}": group for name, group in by_database.items()})))
     for result in failing:
         question = result.question
         print(f"gold of question {question.question_id} ({question.db_id}) fails, counted as 0: {result.gold_failure}")
+    totals = asdict(total)
+    for name, found in groups.items():
+        totals[f"by_{name}"] = {value: asdict(group) for value, group in found.items()}
+    totals["gold_fails"] = [result.question.question_id for result in failing]
     write_json(
         args.output,
         {
             "manifest": manifest.ended(questions=len(results), gold_fails=len(failing)),
-            "totals": {
-                **asdict(total),
-                "by_difficulty": {name: asdict(group) for name, group in by_difficulty.items()},
-                "by_database": {name: asdict(group) for name, group in by_database.items()},
-                "gold_fails": [result.question.question_id for result in failing],
-            },
+            "totals": totals,
             "questions": [result.to_json() for result in results],
         },
     )

@@ -1,22 +1,29 @@
 """How well rewards order preference pairs: figures with intervals, by group, beside baselines.  Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from eval.intervals import DIFFERENCE, Clusters, Estimate
-from reward.data import PreferencePair
-from reward.metrics import wins
+from reward.data import PreferencePair, Prompt
 
 BINS = 10
-NO_REWARD = ("shorter wins", "random")
+
+Rewards = Mapping[tuple[Prompt, str], float]  # of a query behind a prompt
+
+
+def wins(differences: np.ndarray) -> np.ndarray:
+    """What pairs count for in pairwise accuracy, by chosen minus rejected reward: a tie counts as half."""
+    return (np.sign(differences) + 1) / 2
 
 
 def auc(chosen: np.ndarray, rejected: np.ndarray) -> Callable[[np.ndarray], float]:
     """Chance that the reward of a chosen query, of any pair, is above that of a rejected one, of any pair.
 
     The area under the ROC curve over all sides of the pairs, as a function of the pairs' weights, all [P]: rewards are
-    sorted once for all weights. Other than accuracy it compares across questions.
+    sorted once for all weights. Unlike accuracy it compares across questions.
     """
     count = len(chosen)
     _, ranks = np.unique(np.concatenate([chosen, rejected]), return_inverse=True)
@@ -37,10 +44,9 @@ def calibration(differences: np.ndarray, weights: np.ndarray) -> list[dict[str, 
     out.
     """
     confidence = 1 / (1 + np.exp(-np.abs(differences)))
-    right = (np.sign(differences) + 1) / 2  # `wins` of all
     bins = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     total = np.bincount(bins, weights, BINS)
-    confident, correct = (np.bincount(bins, weights * values, BINS) for values in (confidence, right))
+    confident, correct = (np.bincount(bins, weights * values, BINS) for values in (confidence, wins(differences)))
     return [
         {"share": share / total.sum(), "confidence": sure / share, "accuracy": hits / share}
         for share, sure, hits in zip(total, confident, correct, strict=True)
@@ -63,59 +69,61 @@ def distance_gap(pair: PreferencePair) -> str:
     return "never" if pair.rejected_dist is None else str(pair.rejected_dist - pair.chosen_dist)
 
 
-GROUPS = {
+# property -> its value of a pair, "" for a pair that does not say
+GROUPS: dict[str, Callable[[PreferencePair], str]] = {
     "relation": lambda pair: pair.relation,
-    "distance gap": distance_gap,
+    "distance_gap": distance_gap,
     "difficulty": lambda pair: pair.difficulty,
     "database": lambda pair: pair.db_id,
 }
 
 
-class PairReport:
-    """Figures of rewards on the same pairs, with intervals over their questions."""
+def pair_report(pairs: Sequence[PreferencePair], rewards: dict[str, Rewards]) -> dict:
+    """Figures of each adapter, of the baselines, and the accuracy of each adapter minus that of the one before.
 
-    def __init__(self, pairs: Sequence[PreferencePair]):
-        self.pairs = pairs
-        self.questions = Clusters([pair.question for pair in pairs])
-        self.groups = {
-            name: {
-                value: [key(pair) == value for pair in pairs] for value in sorted({key(pair) for pair in pairs} - {""})
-            }
-            for name, key in GROUPS.items()
+    `rewards` are those of each adapter. Intervals are over questions.
+    """
+    questions = Clusters([pair.question for pair in pairs])
+    adapters, hits = {}, {}
+    for name, of in rewards.items():
+        chosen = np.array([of[pair.prompt, pair.chosen] for pair in pairs])
+        rejected = np.array([of[pair.prompt, pair.rejected] for pair in pairs])
+        adapters[name] = figures(pairs, questions, chosen, rejected)
+        hits[name] = wins(chosen - rejected)
+    shorter = wins(np.array([len(pair.rejected) - len(pair.chosen) for pair in pairs]))
+    baselines = {"shorter wins": questions.mean(shorter), "random": Estimate(0.5, 0.5, 0.5)}  # which is known
+    return {
+        "adapters": adapters,
+        "baselines": {
+            name: {"pairs": len(pairs), "accuracy": estimate.to_json()} for name, estimate in baselines.items()
+        },
+        "differences": {
+            f"{name} minus {before}": questions.mean(hits[name] - hits[before], within=DIFFERENCE).to_json()
+            for before, name in pairwise(rewards)
+        },
+    }
+
+
+def figures(
+    pairs: Sequence[PreferencePair], questions: Clusters, chosen: np.ndarray, rejected: np.ndarray
+) -> dict[str, object]:
+    """All figures of the rewards [P] of the chosen and the rejected queries."""
+    differences = chosen - rejected
+    hits = wins(differences)
+    found = {
+        "pairs": len(pairs),
+        "accuracy": questions.mean(hits).to_json(),
+        "auc": questions.statistic(auc(chosen, rejected)).to_json(),
+        "mean_margin": questions.mean(differences, within=None).to_json(),
+        "calibration_error": questions.statistic(partial(calibration_error, differences)).to_json(),
+        "ties": int((differences == 0).sum()),
+    }
+    for group, key in GROUPS.items():
+        values = np.array([key(pair) for pair in pairs])
+        found[f"by_{group}"] = {
+            value: {"pairs": int((values == value).sum()), "accuracy": questions.mean(hits, values == value).to_json()}
+            for value in sorted({*values.tolist()} - {""})
         }
-
-    def figures(self, chosen: Sequence[float], rejected: Sequence[float]) -> dict:
-        """All figures of the rewards [P] of the chosen and the rejected queries."""
-        ones, others = np.asarray(chosen), np.asarray(rejected)
-        differences, questions = ones - others, self.questions
-        hits = [wins(difference) for difference in differences]
-        return {
-            "pairs": len(hits),
-            "accuracy": questions.mean(hits).to_json(),
-            "auc": questions.statistic(auc(ones, others)).to_json(),
-            "mean_margin": questions.mean(differences, within=None).to_json(),
-            "calibration_error": questions.statistic(lambda weights: calibration_error(differences, weights)).to_json(),
-            "ties": int((differences == 0).sum()),
-            **{
-                f"by_{name.replace(' ', '_')}": {
-                    value: {"pairs": sum(where), "accuracy": questions.mean(hits, where).to_json()}
-                    for value, where in values.items()
-                }
-                for name, values in self.groups.items()
-            },
-            "calibration": calibration(differences, np.ones(len(hits))),
-            "margins": [round(float(difference), 6) for difference in differences],
-        }
-
-    def baselines(self) -> dict[str, dict]:
-        """Accuracy without a reward model: of preferring the shorter query, and of a coin, which is known."""
-        shorter = self.questions.mean([wins(len(pair.rejected) - len(pair.chosen)) for pair in self.pairs])
-        return {
-            name: {"pairs": len(self.pairs), "accuracy": estimate.to_json()}
-            for name, estimate in zip(NO_REWARD, (shorter, Estimate(0.5, 0.5, 0.5)), strict=True)
-        }
-
-    def difference(self, margins: Sequence[float], other: Sequence[float]) -> Estimate:
-        """Accuracy of the first rewards less that of the others, by their reward differences [P]."""
-        won = [wins(one) - wins(two) for one, two in zip(margins, other, strict=True)]
-        return self.questions.mean(won, within=DIFFERENCE)
+    found["calibration"] = calibration(differences, np.ones(len(pairs)))
+    found["margins"] = [round(float(difference), 6) for difference in differences]
+    return found

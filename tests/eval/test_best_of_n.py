@@ -18,12 +18,11 @@ from eval.best_of_n import (
     Candidates,
     accuracy,
     choice,
-    sizes,
-    subsets,
+    subsets_of,
 )
-from eval.choice_report import choice_report
+from eval.choice_report import choice_report, sizes
 
-WAYS = WITHOUT_REWARD | WITH_REWARD
+RULES = WITHOUT_REWARD | WITH_REWARD
 
 
 def candidates(*rows: tuple[int, int, int, float]) -> Candidates:
@@ -46,41 +45,41 @@ def any_candidates(draw):
 
 
 @given(any_candidates(), st.integers(1, 8))
-def test_no_choice_beats_the_oracle_and_one_candidate_leaves_none(these, size):
-    oracle = accuracy(these, WAYS["oracle"], size)
-    for way in WAYS.values():
-        assert accuracy(these, way, size) <= oracle + 1e-12
-        assert accuracy(these, way, 1) == pytest.approx(these.correct.mean())
+def test_no_choice_beats_the_oracle_and_one_candidate_leaves_none(known, size):
+    oracle = accuracy(known, RULES["oracle"], size)
+    for rule in RULES.values():
+        assert accuracy(known, rule, size) <= oracle + 1e-12
+        assert accuracy(known, rule, 1) == pytest.approx(known.correct.mean())
 
 
 @given(any_candidates(), st.integers(1, 7), st.randoms(use_true_random=False))
-def test_the_order_of_the_candidates_does_not_matter(these, size, random):
-    order = list(range(len(these.tiers)))
+def test_the_order_of_the_candidates_does_not_matter(known, size, random):
+    order = list(range(len(known.tiers)))
     random.shuffle(order)
-    other = these.take(np.array(order))
-    for way in WAYS.values():
-        assert accuracy(these, way, size) == pytest.approx(accuracy(other, way, size))
+    other = known.take(np.array(order))
+    for rule in RULES.values():
+        assert accuracy(known, rule, size) == pytest.approx(accuracy(other, rule, size))
 
 
 @given(any_candidates(), st.integers(1, 7))
-def test_reward_equals_its_definition(these, size):
+def test_reward_equals_its_definition(known, size):
     """The mean, over all subsets, of how many of the highest rewarded are right."""
-    size, values = min(size, len(these.tiers)), []
-    for subset in combinations(range(len(these.tiers)), size):
-        best = max(these.rewards[place] for place in subset)
-        values.append(np.mean([these.correct[place] for place in subset if these.rewards[place] == best]))
-    assert accuracy(these, WAYS["reward"], size) == pytest.approx(np.mean(values))
+    size, values = min(size, len(known.tiers)), []
+    for subset in combinations(range(len(known.tiers)), size):
+        best = max(known.rewards[place] for place in subset)
+        values.append(np.mean([known.correct[place] for place in subset if known.rewards[place] == best]))
+    assert accuracy(known, RULES["reward"], size) == pytest.approx(np.mean(values))
 
 
 @given(any_candidates(), st.floats(-50, 50))
-def test_only_differences_of_rewards_matter(these, shift):
-    moved = Candidates(these.tiers, these.groups, these.correct, these.rewards + round(shift))
-    for way in WITH_REWARD.values():
-        assert accuracy(these, way, 4) == pytest.approx(accuracy(moved, way, 4))
+def test_only_differences_of_rewards_matter(known, shift):
+    moved = Candidates(known.tiers, known.groups, known.correct, known.rewards + round(shift))
+    for rule in WITH_REWARD.values():
+        assert accuracy(known, rule, 4) == pytest.approx(accuracy(moved, rule, 4))
 
 
 def test_what_each_way_chooses():
-    these = candidates(
+    known = candidates(
         (ROWS, 0, 0, 1.0),  # the majority of those that return rows
         (ROWS, 0, 0, 0.0),
         (ROWS, 1, 1, 2.5),  # right, and heavier than those two together
@@ -92,42 +91,42 @@ def test_what_each_way_chooses():
     )
     expected = {"reward": 6, "executes_reward": 2, "reward_vote": 2, "oracle": 2}
     expected |= {"majority_vote": 3, "executes_vote": 0, "executes": 0}
-    assert {name: choice(these, WAYS[name]) for name in expected} == expected
+    assert {name: choice(known, RULES[name]) for name in expected} == expected
 
 
 def test_failures_have_no_vote_however_many():
-    these = candidates((FAILED, 0, 0, 0.0), (FAILED, 0, 0, 0.0), (ROWS, 1, 1, -5.0))
-    assert all(accuracy(these, WAYS[way], 3) == 1 for way in ("majority_vote", "executes_vote", "reward_vote"))
+    known = candidates((FAILED, 0, 0, 0.0), (FAILED, 0, 0, 0.0), (ROWS, 1, 1, -5.0))
+    assert all(accuracy(known, RULES[way], 3) == 1 for way in ("majority_vote", "executes_vote", "reward_vote"))
 
 
 @given(any_candidates(), st.integers(1, 7))
-def test_a_vote_with_equal_rewards_is_the_vote_without(these, size):
-    equal = Candidates(these.tiers, these.groups, these.correct, np.full(len(these.tiers), 0.3))
-    assert accuracy(equal, WAYS["reward_vote"], size) == pytest.approx(accuracy(these, WAYS["executes_vote"], size))
+def test_a_vote_with_equal_rewards_is_the_vote_without(known, size):
+    equal = Candidates(known.tiers, known.groups, known.correct, np.full(len(known.tiers), 0.3))
+    assert accuracy(equal, RULES["reward_vote"], size) == pytest.approx(accuracy(known, RULES["executes_vote"], size))
 
 
 def test_a_question_without_candidates_is_wrong_and_has_no_choice():
     nothing = Candidates(*(np.zeros(0) for _ in range(4)))
-    assert all(accuracy(nothing, way, 8) == 0 and choice(nothing, way) is None for way in WAYS.values())
+    assert all(accuracy(nothing, rule, 8) == 0 and choice(nothing, rule) is None for rule in RULES.values())
 
 
 def test_subsets_are_all_or_drawn_without_repeats(monkeypatch):
-    assert len(subsets(8, 4)) == comb(8, 4)
+    assert len(subsets_of(8, 4)) == comb(8, 4)
     monkeypatch.setattr(best_of_n, "SUBSETS", 50)
-    drawn = subsets(16, 8)
+    drawn = subsets_of(16, 8)
     assert drawn.shape == (50, 8) and all(len(set(row)) == 8 for row in drawn.tolist())
-    assert (drawn == subsets(16, 8)).all()
+    assert (drawn == subsets_of(16, 8)).all()
 
 
 def test_drawn_subsets_estimate_what_all_subsets_give(monkeypatch):
     rng = np.random.default_rng(0)
-    these = candidates(
+    known = candidates(
         *((ROWS, int(g), int(g == 0), r) for g, r in zip(rng.integers(3, size=12), rng.normal(size=12), strict=True))
     )
     monkeypatch.setattr(best_of_n, "SUBSETS", 10_000)
-    exact = accuracy(these, WAYS["reward_vote"], 6)
+    exact = accuracy(known, RULES["reward_vote"], 6)
     monkeypatch.setattr(best_of_n, "SUBSETS", 400)
-    assert accuracy(these, WAYS["reward_vote"], 6) == pytest.approx(exact, abs=0.08)
+    assert accuracy(known, RULES["reward_vote"], 6) == pytest.approx(exact, abs=0.08)
 
 
 def test_sizes_double_and_end_with_all():
@@ -140,11 +139,11 @@ def test_differences_are_those_of_the_figures_at_every_number():
     report = choice_report([one, other], {"adapter": [one, other]})
     assert report["sizes"] == [1, 2, 4] and report["first"]["value"] == 0
     ex = {(way["choose"], way["adapter"]): way["ex"] for way in report["ways"]}
-    assert {name for name, _ in ex} == set(WAYS)
+    assert {name for name, _ in ex} == set(RULES)
     for way in WITH_REWARD:
         for reference in ("majority_vote", "executes_vote", "first"):
             for number in ("1", "2", "4"):
                 less = ex[reference, ""][number]["value"] if reference != "first" else 0
-                found = report["differences"][f"{way} (adapter) less {reference}"][number]["value"]
+                found = report["differences"][f"{way} (adapter) minus {reference}"][number]["value"]
                 assert found == pytest.approx(ex[way, "adapter"][number]["value"] - less, abs=2e-6)  # rounded
     assert ex["executes_vote", ""]["4"]["value"] == 0.75 and ex["majority_vote", ""]["4"]["value"] == 0.5

@@ -1,13 +1,15 @@
 """evaluate.py on candidates, as a user runs it, with a tiny reward model and real SQL."""
 
+import asyncio
 import json
 from collections import Counter
 
 import pytest
 
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, accuracy, choice
-from eval.candidates import Asked, known, read_candidates
-from tests.conftest import QUESTIONS, assert_one_line_error, run_script
+from eval.candidates import CandidatePool, PoolResults, as_candidates, execute, read_pools
+from tests.conftest import QUESTIONS, assert_one_line_error, run_main
+from tree.sql_utils import SqlSettings
 from tree.tree_node import Question
 
 WRONG = ["SELECT name FROM product WHERE id = 2", "SELECT nothing FROM nowhere", "SELECT id FROM product WHERE id > 9"]
@@ -26,8 +28,8 @@ def listed(dataset, tmp_path):
 
 
 def evaluate(listed, base, *flags):
-    return run_script(
-        *("evaluate.py", "--base_model", base, "--adapters", "none", "--candidates", listed, "--batch_size", "5"),
+    return run_main(
+        *("evaluate", "--base_model", base, "--adapters", "none", "--candidates", listed, "--batch_size", "5"),
         *("--dtype", "float32"),  # in which no score depends on the batch
         *("--db_root", listed.parent / "databases", "--output_file", listed.parent / "report.json", *flags),
     )
@@ -52,8 +54,8 @@ def test_accuracy_of_choices_and_predictions_in_birds_format(listed, tiny_model,
 
     chosen = json.loads(predictions.read_text())
     assert chosen["0"] == QUESTIONS[0][1] + "\t----- bird -----\tshop" and chosen["5"].startswith("\t-----")
-    judged = run_script(
-        *("-m", "eval.execution_accuracy", "--predictions", predictions, "--questions", dataset),
+    judged = run_main(
+        *("eval.execution_accuracy", "--predictions", predictions, "--questions", dataset),
         *("--db_root", listed.parent / "databases", "--output", listed.parent / "ex.json"),
     )
     assert judged.returncode == 0, judged.stderr
@@ -137,8 +139,8 @@ def test_first_attempts_of_trees_are_the_candidates(tmp_path):
         "nodes": nodes,
     }
     (tmp_path / "all_trees.json").write_text(json.dumps([tree]))
-    (one,) = read_candidates(str(tmp_path / "all_trees.json"))
-    assert (one.prompt, one.candidates, one.question.sql) == (
+    (one,) = read_pools(str(tmp_path / "all_trees.json"))
+    assert (one.prompt, one.queries, one.question.sql) == (
         "the prompt",
         ["SELECT 1", "SELECT 2", "SELECT 1"],
         "SELECT 2",
@@ -147,18 +149,13 @@ def test_first_attempts_of_trees_are_the_candidates(tmp_path):
 
 
 def test_equal_results_are_one_group_whatever_the_query(listed, tmp_path):
-    import argparse
-    import asyncio
-
-    from eval.candidates import execute
-
-    asked = read_candidates(str(listed))
-    args = argparse.Namespace(sql_workers=1, sql_timeout=10.0, db_root=str(tmp_path / "databases"))
-    for one, executed in zip(asked[:5], asyncio.run(execute(asked, args)), strict=False):
-        these = known(one, executed.results)
-        assert these.groups[1] == these.groups[2] != these.groups[0]
-        assert these.correct.tolist() == [0, 1, 1, 0, 0, 0]
-        assert these.tiers.tolist() == [2, 2, 2, 0, 1, 0]
+    pools = read_pools(str(listed))
+    executed = asyncio.run(execute(pools, str(tmp_path / "databases"), SqlSettings(1, 10.0)))
+    for pool, found in zip(pools[:5], executed, strict=False):
+        candidates = as_candidates(pool, found)
+        assert candidates.groups[1] == candidates.groups[2] != candidates.groups[0]
+        assert candidates.correct.tolist() == [0, 1, 1, 0, 0, 0]
+        assert candidates.tiers.tolist() == [2, 2, 2, 0, 1, 0]
 
 
 def test_null_and_nan_are_as_missing_and_lines_are_a_list(tmp_path):
@@ -166,7 +163,7 @@ def test_null_and_nan_are_as_missing_and_lines_are_a_list(tmp_path):
     empty = row | dict.fromkeys(("evidence", "SQL", "difficulty", "prompt"), float("nan")) | {"question_id": 4.0}
     path = tmp_path / "candidates.jsonl"
     path.write_text(f"{json.dumps(row)}\n{json.dumps(empty)}\n")
-    asked = read_candidates(str(path))
+    asked = read_pools(str(path))
     assert [repr(one.question.question_id) for one in asked] == ["3", "4"]
     assert {(one.question.evidence, one.question.sql, one.question.difficulty, one.prompt) for one in asked} == {
         ("",) * 4
@@ -174,10 +171,10 @@ def test_null_and_nan_are_as_missing_and_lines_are_a_list(tmp_path):
 
 
 def test_a_question_with_replies_but_no_query_is_wrong_whatever_is_chosen():
-    one = Asked(Question(0, "shop", "?", "", "SELECT 1"), "prompt", ["", ""])
-    these = known(one, {}, {})
-    for way in (WITH_REWARD | WITHOUT_REWARD).values():
-        assert accuracy(these, way, 2) == 0 and choice(these, way) == 0
+    pool = CandidatePool(Question(0, "shop", "?", "", "SELECT 1"), "prompt", ["", ""])
+    candidates = as_candidates(pool, PoolResults({}, "ok"), {})
+    for rule in (WITH_REWARD | WITHOUT_REWARD).values():
+        assert accuracy(candidates, rule, 2) == 0 and choice(candidates, rule) == 0
 
 
 @pytest.mark.parametrize(
@@ -186,7 +183,7 @@ def test_a_question_with_replies_but_no_query_is_wrong_whatever_is_chosen():
         (lambda rows: rows.clear(), ("no candidates",)),
         (lambda rows: rows[1].pop("candidates"), ("row 1", "candidates")),
         (lambda rows: rows[1].update(candidates=[1]), ("row 1", "SQL texts")),
-        (lambda rows: rows[1].update(question_id=0), ("row 1", "more than once")),
+        (lambda rows: rows[1].update(question_id=0), ("row 1", "is duplicated")),
         (lambda rows: rows[1].update(db_id="nowhere"), ("nowhere.sqlite",)),
         (lambda rows: rows[1].update(evidence=3), ("row 1", "evidence")),
         (lambda rows: rows[1].update(question_id=[1]), ("row 1", "question_id")),

@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from eval.execution_accuracy import SEPARATOR, Prediction, read_predictions, score, share_of, wilson_interval
-from tests.conftest import assert_one_line_error, run_script
+from eval.execution_accuracy import SEPARATOR, Prediction, read_predictions, score
+from tests.conftest import assert_one_line_error, run_main
 from tree import sql_utils
+from tree.sql_utils import SqlSettings
 from tree.tree_node import Question
 
 TOOLS, EMPTY = "SELECT name FROM product WHERE category = 'tool'", "SELECT name FROM product WHERE id > 9"
@@ -44,10 +42,9 @@ def evaluate(tmp_path: Path, predictions: dict | list | str | None):
     path = tmp_path / "predict.json"
     if predictions is not None:
         path.write_text(predictions if isinstance(predictions, str) else json.dumps(predictions))
-    return run_script(
-        *("-m", "eval.execution_accuracy", "--predictions", path, "--questions", tmp_path / "train.json"),
+    return run_main(
+        *("eval.execution_accuracy", "--predictions", path, "--questions", tmp_path / "train.json"),
         *("--db_root", tmp_path / "databases", "--output", tmp_path / "report.json", "--sql_workers", "1"),
-        RESQLVER_CACHE=str(tmp_path / "cache"),
     )
 
 
@@ -135,12 +132,16 @@ def test_gold_that_loses_its_worker_is_listed_too(shop, monkeypatch):
     monkeypatch.setattr(sql_utils, "KILL_AFTER", 0.5)
     monkeypatch.setenv("RESQLVER_CACHE", str(shop.parent / "cache"))
     hang = "SELECT replace(hex(zeroblob(7900000)), '0', 'a') GLOB '*" + "a" * 40_000 + "b'"  # one step of many seconds
-    args = Namespace(sql_workers=1, sql_timeout=0.3, db_root=shop.parent.parent)
+    settings = SqlSettings(workers=1, timeout=0.3)
     questions = [Question(number, "shop", "q", "", gold) for number, gold in enumerate([hang, "SELECT 1"])]
     for sql, outcome in (("SELECT 1", "ok"), (hang, "timeout")):
-        lost, well = asyncio.run(score(questions, [sql, "SELECT 1"], args))
-        assert (lost.ex, lost.outcome, lost.gold_failure) == (False, outcome, "timeout (stopped with its worker)")
-        assert (well.ex, well.gold_failure) == (True, "")
+        lost, well = asyncio.run(score(questions, [sql, "SELECT 1"], shop.parent.parent, settings))
+        assert (lost.verdict.ex, lost.verdict.execution.outcome, lost.gold_failure) == (
+            False,
+            outcome,
+            "timeout (stopped with its worker)",
+        )
+        assert (well.verdict.ex, well.gold_failure) == (True, "")
 
 
 def test_json_lines_are_a_list_and_one_object_is_birds_format(tmp_path):
@@ -167,9 +168,9 @@ ROWS = [{"question_id": number, "SQL": "SELECT 1"} for number in range(6)]
         ({}, ["no prediction for question_id 0 and 5 more"]),
         (ROWS[:4] + ROWS[5:], ["no prediction for question_id 4;"]),
         ({**RIGHT, "17": "SELECT 1"}, ["question_id 17", "not in the question file"]),
-        ([*ROWS, ROWS[2]], ["question_id 2", "more than once"]),
-        ('{"0": "SELECT 1", "1": "SELECT 1", "0": "SELECT 2"}', ["'0'", "more than once"]),
-        ({**RIGHT, "02": "SELECT 1"}, ["question_id 2", "more than once"]),
+        ([*ROWS, ROWS[2]], ["question_id 2", "is duplicated"]),
+        ('{"0": "SELECT 1", "1": "SELECT 1", "0": "SELECT 2"}', ["'0'", "is duplicated"]),
+        ({**RIGHT, "02": "SELECT 1"}, ["question_id 2", "is duplicated"]),
         ({**RIGHT, "5": f"SELECT 1{SEPARATOR}shop"}, ["question_id 5", "'shop'", "'store'"]),
         ({**RIGHT, "first": "SELECT 1"}, ["'first'", "not a question id"]),
         ({**RIGHT, "3": None}, ["question_id 3", "NoneType"]),
@@ -194,30 +195,3 @@ def test_wrong_questions_and_databases_are_refused(tmp_path, questions):
     (tmp_path / "train.json").unlink()
     assert_one_line_error(evaluate(tmp_path, questions), "train.json", "no such file")
     assert not (tmp_path / "report.json").exists()
-
-
-counts = st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
-
-
-@given(counts)
-def test_the_interval_contains_the_share_and_stays_within_0_and_1(case):
-    count, total = case
-    low, high = wilson_interval(count, total)
-    assert 0 <= low <= count / total <= high <= 1 and low < high
-    mirrored = wilson_interval(total - count, total)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
-
-
-@given(counts, st.integers(2, 100))
-def test_more_questions_of_the_same_share_narrow_the_interval(case, times):
-    count, total = case
-    low, high = wilson_interval(count, total)
-    narrow_low, narrow_high = wilson_interval(times * count, times * total)
-    assert narrow_high - narrow_low < high - low
-
-
-def test_the_interval_is_wilsons():
-    # a published example: R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    share = share_of([True, False, False, False])
-    assert (share.count, share.share) == (1, 0.25)

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import interval_coverage
-from eval.execution_accuracy import wilson_interval
-from eval.intervals import DIFFERENCE, Clusters, unseen
+from eval.intervals import DIFFERENCE, Clusters, unseen, wilson
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=30))
@@ -48,7 +47,7 @@ def test_what_belongs_together_counts_once():
 def test_many_questions_with_one_item_each_have_wilsons_interval():
     hits = [1.0] * 300 + [0.0] * 700
     estimate = Clusters(range(1000)).mean(hits)
-    assert (estimate.low, estimate.high) == pytest.approx(wilson_interval(300, 1000), abs=1e-3)
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(0.3, 1000), abs=1e-3)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
@@ -75,3 +74,28 @@ def test_intervals_cover_what_they_should(figure, count, monkeypatch):
     monkeypatch.setattr(interval_coverage, "DRAWS", 2)  # of what the bench compares with, which takes the time
     ours = [mine for mine, _ in interval_coverage.coverage(figure, count, samples=80)]
     assert np.mean(ours) >= 0.92 and min(ours) >= 0.75
+
+
+counts = st.integers(1, 5000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
+
+
+@given(counts)
+def test_the_interval_contains_the_share_and_stays_within_0_and_1(case):
+    count, total = case
+    low, high = wilson(count / total, total)
+    assert 0 <= low <= count / total <= high <= 1 and low < high
+    mirrored = wilson(1 - count / total, total)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
+
+
+@given(counts, st.integers(2, 100))
+def test_more_questions_of_the_same_share_narrow_the_interval(case, times):
+    count, total = case
+    low, high = wilson(count / total, total)
+    narrow_low, narrow_high = wilson(count / total, times * total)
+    assert narrow_high - narrow_low < high - low
+
+
+def test_the_interval_is_wilsons():
+    # a published example: R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)

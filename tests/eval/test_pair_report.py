@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from eval.evaluation_report import draw, markdown_page
 from eval.intervals import unseen
-from eval.pair_report import PairReport, auc, calibration_error
+from eval.pair_report import auc, calibration_error, pair_report, wins
+from reward import metrics
 from reward.data import PreferencePair, Turn
 
 
@@ -17,36 +18,42 @@ def pair(question_id: int, chosen="SELECT 1", rejected="SELECT 22", **columns) -
     return PreferencePair((Turn("user", f"question {question_id}"),), chosen, rejected, question_id, **content)
 
 
+def rewards(pairs: list[PreferencePair], chosen: list[float], rejected: list[float]) -> dict:
+    """What the queries of these pairs get, by prompt."""
+    ones = {(pair.prompt, pair.chosen): value for pair, value in zip(pairs, chosen, strict=True)}
+    return ones | {(pair.prompt, pair.rejected): value for pair, value in zip(pairs, rejected, strict=True)}
+
+
 def test_figures_of_a_few_pairs():
     pairs = [
         pair(0),
-        pair(0, rejected_dist=1),
+        pair(0, chosen="SELECT 5", rejected="SELECT 55", rejected_dist=1),
         pair(1, difficulty="simple"),
         pair(2, chosen="SELECT 333", db_id="store"),
     ]
-    report = PairReport(pairs)
-    figures = report.figures([3, 1, 0, 2], [1, 1, 1, 0])
+    given_rewards = rewards(pairs, [3, 1, 0, 2], [1, 1, 1, 0])
+    report = pair_report(pairs, {"one": given_rewards, "other": given_rewards})
+    figures = report["adapters"]["one"]
     assert figures["accuracy"]["value"] == pytest.approx(2.5 / 4) and figures["ties"] == 1  # a tie is half
-    assert figures["mean_margin"]["value"] == pytest.approx(3 / 4)
+    assert figures["mean_margin"]["value"] == pytest.approx(3 / 4) and figures["margins"] == [2, 0, -1, 2]
     # of one question there is no interval
     assert figures["by_distance_gap"]["1"] == {"pairs": 1, "accuracy": {"value": 0.5, "low": None, "high": None}}
     assert figures["by_distance_gap"]["never"]["pairs"] == 3
     assert {name: group["pairs"] for name, group in figures["by_database"].items()} == {"shop": 3, "store": 1}
     assert figures["by_difficulty"] == {"simple": {"pairs": 1, "accuracy": {"value": 0, "low": None, "high": None}}}
-    assert report.baselines()["shorter wins"]["accuracy"]["value"] == pytest.approx(3 / 4)
-    assert report.baselines()["random"]["accuracy"] == {"value": 0.5, "low": 0.5, "high": 0.5}  # known, not estimated
+    assert report["baselines"]["shorter wins"]["accuracy"]["value"] == pytest.approx(3 / 4)
+    assert report["baselines"]["random"]["accuracy"] == {"value": 0.5, "low": 0.5, "high": 0.5}  # not estimated
     # that three questions show no difference does not say that there is none
-    same = report.difference(figures["margins"], figures["margins"])
-    assert (same.value, same.low, same.high) == pytest.approx((0, -unseen(3), unseen(3)))
+    expected = {"value": 0, "low": -unseen(3), "high": unseen(3)}
+    assert report["differences"] == {"other minus one": pytest.approx(expected, abs=1e-6)}
 
 
 def test_one_question_is_reported_without_intervals(tmp_path):
-    report = PairReport([pair(0), pair(0, rejected_dist=2)])
-    figures = report.figures([1, 0], [0, 0])
+    pairs = [pair(0), pair(0, chosen="SELECT 5", rejected="SELECT 55", rejected_dist=2)]
+    report = pair_report(pairs, {"a": rewards(pairs, [1, 0], [0, 0])})
     for figure in ("accuracy", "auc", "mean_margin", "calibration_error"):
-        assert figures[figure]["low"] is figures[figure]["high"] is None
-    pairs = {"adapters": {"a": figures}, "baselines": report.baselines(), "differences": {}}
-    whole = {"manifest": {"command": ["evaluate.py"], "started": "now"}, "pairs": pairs}
+        assert report["adapters"]["a"][figure]["low"] is report["adapters"]["a"][figure]["high"] is None
+    whole = {"manifest": {"command": ["evaluate.py"], "started": "now"}, "pairs": report}
     assert "0.750 [too few]" in markdown_page(whole, "report.png")
     draw(whole, tmp_path / "report.png")
     assert (tmp_path / "report.png").stat().st_size
@@ -55,8 +62,8 @@ def test_one_question_is_reported_without_intervals(tmp_path):
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5), st.integers(1, 3)), min_size=1, max_size=20))
 def test_auc_equals_that_of_scikit_learn(sides):
     chosen, rejected, weights = (np.array(side, float) for side in zip(*sides, strict=True))
-    labels, rewards = np.repeat((1, 0), len(sides)), np.concatenate([chosen, rejected])
-    expected = roc_auc_score(labels, rewards, sample_weight=np.tile(weights, 2))
+    labels, both = np.repeat((1, 0), len(sides)), np.concatenate([chosen, rejected])
+    expected = roc_auc_score(labels, both, sample_weight=np.tile(weights, 2))
     assert auc(chosen, rejected)(weights) == pytest.approx(expected)
 
 
@@ -64,3 +71,8 @@ def test_calibration_error_of_a_model_that_is_sure_and_wrong_half_of_the_time():
     margins = np.array([20.0, -20.0] * 10)
     assert calibration_error(margins, np.ones(20)) == pytest.approx(0.5, abs=1e-6)
     assert calibration_error(np.full(20, 1e-9), np.ones(20)) == pytest.approx(0.5, abs=1e-6)  # always right, never sure
+
+
+@given(st.lists(st.floats(-9, 9), min_size=1))
+def test_a_pair_counts_as_in_training(differences):
+    assert wins(np.array(differences)).tolist() == [metrics.wins(one) for one in differences]

@@ -347,7 +347,7 @@ def test_wrong_settings(trained, tiny_model):
         assert not run.stdout and not (trained / "never").exists()
     assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
     assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
-    assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "more than once")
+    assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "is duplicated")
 
 
 def test_validation_questions_are_not_trained_on(tmp_path, pair_rows):

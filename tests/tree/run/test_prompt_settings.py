@@ -10,7 +10,8 @@ import pytest
 
 from common.files import InputError
 from common.manifest import MERGED_MANIFEST
-from eval.candidates import read_candidates, with_prompts
+from eval.adapter_prompts import with_prompts
+from eval.candidates import read_pools
 from reward.model import load_reward_model, load_tokenizer, score
 from tests.conftest import assert_one_line_error, run_script
 from tests.fake_worker import FakeGenerator
@@ -70,7 +71,7 @@ def test_prompts_made_again_are_those_of_the_trees(grown, dataset, tiny_model, f
     files += [Path("final_data_train.json"), Path("final_data_test.json")]
     assert [made_with(path) for path in files] == [settings] * 5
     trees = json.loads(tree_file.read_text())
-    asked = read_candidates(str(bare(dataset.with_name("candidates.json"), dataset)))
+    asked = read_pools(str(bare(dataset.with_name("candidates.json"), dataset)))
     again = with_prompts(
         asked, settings, "candidates.json", str(dataset.parent / "databases"), load_tokenizer(tiny_model)
     )
@@ -165,9 +166,9 @@ def test_each_adapter_is_asked_behind_its_own_prompts(grown, dataset, tiny_model
     report = json.loads((tmp_path / "report.json").read_text())
     tokenizer = load_tokenizer(tiny_model)
     for name, settings in zip(("none", adapter, other, unknown), (MSCHEMA, MSCHEMA, DDL, DDL), strict=True):
-        asked = with_prompts(read_candidates(str(candidates)), settings, "", str(tmp_path / "databases"), tokenizer)
+        asked = with_prompts(read_pools(str(candidates)), settings, "", str(tmp_path / "databases"), tokenizer)
         model, _ = load_reward_model(tiny_model, None if name == "none" else name, "float32")
-        expected = score(model, tokenizer, [(one.prompt, one.candidates) for one in asked])
+        expected = score(model, tokenizer, [(one.prompt, one.queries) for one in asked])
         found = [[sql["rewards"][str(name)] for sql in row["candidates"]] for row in report["candidates"]]
         assert found == [pytest.approx(rewards, abs=1e-5) for rewards in expected], name
     assert report["manifest"]["prompt_settings"]["none"] == vars(MSCHEMA)
