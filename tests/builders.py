@@ -1,13 +1,16 @@
 """Builders of trees, pairs and databases that several tests use."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import strategies as st
 
 from tests.conftest import run_main
 from tree.sql.canonical import canonical_sql
+from tree.sql.database_file import connect
 from tree.sql.guarded import Limits
+from tree.sql.perturbed import INSTANCES, build, instance_files
 from tree.sql.results import Verdict
 from tree.sql.verdict import JudgeSettings, is_fragile, judge, marked_fragile
 from tree.tree_builder import feedback_text
@@ -24,6 +27,14 @@ def verdict_here(path: Path, sql: str, gold: str, instances: Path | None = None)
     if verdict.ex and instances and is_fragile(str(path), sql, gold, verdict, settings):
         return marked_fragile(verdict)
     return verdict
+
+
+def make_instances(path: Path, folder: Path) -> dict[str, Path]:
+    """Build the perturbed instances of the database at `path`: name -> file."""
+    files = instance_files(folder, str(path))
+    with closing(connect(path)) as connection:
+        build(connection, files, lambda: True)
+    return dict(zip(INSTANCES, files, strict=True))
 
 
 # --- trees ------------------------------------------------------------------------------------------------------------

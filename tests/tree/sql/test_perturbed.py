@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.builders import verdict_here
+from tests.builders import make_instances, verdict_here
 from tests.conftest import ROOT, make_database
 from tests.strange_databases import STRANGE as UNREADABLE
 from tests.strange_databases import make_strange
@@ -51,13 +51,6 @@ INSERT INTO actor SELECT i, 'actor ' || i, nullif(i / 3, 0), 1930 + i * 7 % 60 F
 INSERT INTO role SELECT f.id, a.id, 'part ' || (f.id + a.id) FROM film f, actor a WHERE (f.id * 7 + a.id * 3) % 9 = 0;
 INSERT INTO award SELECT film_id, actor_id, 'prize' FROM role WHERE (film_id + actor_id) % 4 = 0;
 """
-
-
-def make_instances(path: Path, folder: Path) -> dict[str, Path]:
-    files = instance_files(folder, str(path))
-    with closing(connect(path)) as connection:
-        build(connection, files, lambda: True)
-    return dict(zip(INSTANCES, files, strict=True))
 
 
 def rows_of(path: Path, query: str) -> list[tuple]:
@@ -139,8 +132,8 @@ def test_shuffled_keeps_columns_and_keys(cinema, instances):
 
 
 def test_every_machine_builds_the_same(cinema, tmp_path, instances):
-    script = "from tests.tree.sql.test_perturbed import *; make_instances(Path(sys.argv[1]), Path(sys.argv[2]))"
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    script = "import sys; from tests.builders import *; make_instances(Path(sys.argv[1]), Path(sys.argv[2]))"
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", script, cinema, tmp_path], check=True, env=environment, cwd=ROOT)
     again = dict(zip(INSTANCES, instance_files(tmp_path, str(cinema)), strict=True))
     assert {name: dump(path) for name, path in again.items()} == {name: dump(path) for name, path in instances.items()}
@@ -275,10 +268,11 @@ def test_a_file_is_whole_or_absent(cinema, tmp_path, monkeypatch):
 
 
 def test_a_killed_build_leaves_nothing_that_counts(cinema, tmp_path):
-    script = """from tests.tree.sql.test_perturbed import *
+    script = """import os, signal, sys
+from tests.builders import *
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 make_instances(Path(sys.argv[1]), Path(sys.argv[2]))"""
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.run([sys.executable, "-c", script, cinema, tmp_path], env=environment, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     assert [path for path in tmp_path.rglob("*") if path.is_file()]  # the temporary file
