@@ -34,7 +34,8 @@ class Finding:
     limit: bool = False
 
     def __str__(self) -> str:
-        return f"{self.node}{': ' if self.node else ''}{self.what} is {self.stored!r:.100}, {self.found}"
+        expected = self.found if isinstance(self.found, str) else f"expected {self.found}"
+        return f"{self.node}{': ' if self.node else ''}{self.what} is {self.stored!r:.100}, {expected:.200}"
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def structure_findings(tree: RevisionTree) -> Iterator[Finding]:
         yield from _place(tree, node)
         named = children.get(node.node_id, [])
         if sorted(named) != sorted(node.children_ids):
-            yield Finding(node.node_id, "children", node.children_ids, f"expected {named}")
+            yield Finding(node.node_id, "children", node.children_ids, named)
         if node.duplicate_of is not None and node.duplicate_of not in tree.nodes:
             yield Finding(node.node_id, "duplicate_of", node.duplicate_of, "no such node")
 
@@ -203,7 +204,7 @@ def _place(tree: RevisionTree, node: TreeNode) -> Iterator[Finding]:
     if parent is None and node.parent_id != INITIAL:
         yield Finding(node.node_id, "parent", node.parent_id, "no such node: an orphan")
     elif node.d != depth:
-        yield Finding(node.node_id, "depth", node.d, f"expected {depth}")
+        yield Finding(node.node_id, "depth", node.d, depth)
     path, end = _ancestors(tree, node)
     if end == node.node_id == min(path):  # once for each cycle
         yield Finding(node.node_id, "cycle", node.parent_id, f"its own ancestor: {' < '.join([*path, end])}")
