@@ -1,1 +1,1 @@
-"""One shard's run: settings, questions to work on, journal, progress."""
+"""One shard's run: settings, work list, preflight, log of the questions, progress."""

@@ -181,7 +181,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         "pairs": pair_settings(args, PairSettings.strategy),
         "sampling": _part(Sampling, flags),
         "engine": _part(EngineSettings, flags),
-        "sql": sql_settings(args, _sql_workers()),
+        "sql": sql_settings(args, max(1, min(MOST_SQL_WORKERS, (os.cpu_count() or 2) // 2))),
         "arguments": flags,
     }
     return _part(RunSettings, flags | parts)
@@ -190,10 +190,6 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
 def _part(kind: type[Part], values: dict) -> Part:
     """A dataclass whose fields are looked up among `values`."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})
-
-
-def _sql_workers() -> int:
-    return max(1, min(MOST_SQL_WORKERS, (os.cpu_count() or 2) // 2))
 
 
 def _context_limit(asked: int, model: Path) -> int:
