@@ -82,7 +82,8 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     from reward.model import device
     from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
     from tree.generator import encode, load_tokenizer
-    from tree.prompts import CLOSING, chat
+    from tree.prompts import chat
+    from tree.replies import CLOSING
 
     tokenizer = load_tokenizer(Path(model))
     generator = AutoModelForCausalLM.from_pretrained(

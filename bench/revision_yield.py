@@ -23,6 +23,7 @@ from common.model_folder import check_model_folder
 from tree import prompts
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
 from tree.questions import load_questions
+from tree.replies import extract_sql
 from tree.run.preflight import check_gold, prepare_prompts
 from tree.run.revision_gain import Tally
 from tree.run.settings import parse_arguments as parse_run_arguments
@@ -52,7 +53,7 @@ async def first_attempts(work: WorkList, generator: Generator, executor: Executo
     async def of(question) -> list[Wrong]:
         path, task = work.database(question.db_id), work.prompt(question)
         seed = node_seed(0, question.question_id, ())
-        queries = [prompts.extract_sql(reply.text) for reply in await generator.sample(prompts.chat(task), FIRST, seed)]
+        queries = [extract_sql(reply.text) for reply in await generator.sample(prompts.chat(task), FIRST, seed)]
         verdicts = await executor.judge_all(path, queries, question.sql)
         wrong = {
             canonical_sql(sql): Wrong(
@@ -74,7 +75,7 @@ async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, 
         messages = prompts.revision_chat(revision, node.task, [node.attempt])
         seed = node_seed(number, node.question_id, (node.attempt.sql,))
         replies = await generator.sample(messages, REVISIONS, seed)
-        queries = [prompts.extract_sql(reply.text) for reply in replies]
+        queries = [extract_sql(reply.text) for reply in replies]
         verdicts = await executor.judge_all(node.path, queries, node.gold)
         copies = sum(canonical_sql(sql) == canonical_sql(node.attempt.sql) for sql in queries)
         right, tokens = sum(verdict.ex for verdict in verdicts), sum(reply.tokens for reply in replies)

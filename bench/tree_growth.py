@@ -40,6 +40,7 @@ from common.model_folder import check_model_folder
 from tree import prompts, run_pipeline
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, encode, load_tokenizer
 from tree.questions import by_database, load_questions
+from tree.replies import Reply, extract_sql
 from tree.run.databases import database_fingerprints
 from tree.run.preflight import check_gold, prepare_prompts
 from tree.run.question_log import QuestionLog
@@ -67,9 +68,9 @@ class Recorder:
     def __init__(self, generator: Generator):
         self.generator, self.fits, self.counts = generator, generator.fits, generator.counts
         self.requests: list[tuple] = []
-        self.replies: list[list[prompts.Reply]] = []
+        self.replies: list[list[Reply]] = []
 
-    async def sample(self, messages, n: int, seed: int) -> list[prompts.Reply]:
+    async def sample(self, messages, n: int, seed: int) -> list[Reply]:
         replies = await self.generator.sample(messages, n, seed)
         self.requests.append((messages, n, seed))
         self.replies.append(replies)
@@ -121,7 +122,7 @@ async def pipeline(work: WorkList, settings: RunSettings, generator, executor) -
         return figures, log, list(log.read(work.questions))
 
 
-async def replay(generator: Generator, requests: Sequence[tuple]) -> tuple[float, list[list[prompts.Reply]]]:
+async def replay(generator: Generator, requests: Sequence[tuple]) -> tuple[float, list[list[Reply]]]:
     """Seconds of all requests at once, and the replies."""
     await empty_cache(generator)
     start = time.perf_counter()
@@ -129,7 +130,7 @@ async def replay(generator: Generator, requests: Sequence[tuple]) -> tuple[float
     return time.perf_counter() - start, replies
 
 
-def tokens_of(replies: Sequence[Sequence[prompts.Reply]]) -> int:
+def tokens_of(replies: Sequence[Sequence[Reply]]) -> int:
     return sum(reply.tokens for group in replies for reply in group)
 
 
@@ -148,7 +149,7 @@ async def common_way(work: WorkList, settings: RunSettings, generator: Generator
             seeds = iter(range(len(open_prompts) * width))
             requests = [(prompts.chat(text), 1, next(seeds)) for text in open_prompts for _ in range(width)]
             replies = await asyncio.gather(*(generator.sample(*request) for request in requests))
-            queries = [prompts.extract_sql(reply.text) for (reply,) in replies]
+            queries = [extract_sql(reply.text) for (reply,) in replies]
             with multiprocessing.get_context("spawn").Pool(2) as pool:
                 right = pool.map(common_task, [Candidate(path, question.sql, sql) for sql in queries])
             grown += len(queries)

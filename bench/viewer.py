@@ -25,12 +25,12 @@ from bench.sql_execution import MUTATIONS
 from common.files import InputError, read_json, run_script
 from eval.viewer import write_viewer
 from tree.pairs.extraction import PairSettings, extract_pairs
-from tree.prompts import Reply
 from tree.questions import load_questions
+from tree.replies import Reply
 from tree.run.preflight import find_values, read_schemas
 from tree.run.work_list import WorkList
 from tree.sql_utils import Executor, check_database, database_path
-from tree.tree_builder import Growth, grow
+from tree.tree_builder import TreeSettings, grow
 from tree.tree_files import GROW_FIRST
 from tree.tree_node import Question, tree_from_json, tree_to_json
 
@@ -100,7 +100,7 @@ async def grown(question: Question, prompt: str, path: Path, executor: Executor)
     async def judge(queries):
         return await executor.judge_all(path, queries, question.sql)
 
-    return tree_to_json(await grow(question, prompt, Growth(**GROWTH), sample, judge))
+    return tree_to_json(await grow(question, prompt, TreeSettings(**GROWTH), sample, judge))
 
 
 def make_trees(data: str, db_root: str) -> list[dict]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from common.files import run_script
 from tests.shop import QUESTIONS
 from tree import generator, run_pipeline
-from tree.prompts import Reply
+from tree.replies import EngineDied, Reply
 
 BY_LUCK = {"SELECT 3", 'SELECT COUNT(*) FROM "order"'}  # there are three products and three orders
 WRONG = [*sorted(BY_LUCK), "SELECT name FROM product", "SELECT nme FROM product", "SELECT 1", None]
@@ -59,7 +59,7 @@ class FaultyGenerator(FakeGenerator):
         if named("CRASH_ON"):
             ctypes.string_at(0)
         if named("ENGINE_DIES_ON"):
-            raise generator.EngineDied("the engine died: no more memory")
+            raise EngineDied("the engine died: no more memory")
         return await super().sample(messages, n, seed)
 
 

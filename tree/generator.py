@@ -18,7 +18,8 @@ from pathlib import Path
 
 from common.files import InputError
 from common.model_folder import fast_dtype
-from tree.prompts import CLOSING, OPENING, Message, Reply
+from tree.prompts import Message
+from tree.replies import CLOSING, OPENING, EngineDied, Reply
 
 CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
@@ -31,10 +32,6 @@ NO_GPU = (
     "the installed vLLM computes on GPUs only, and none is visible here (CUDA_VISIBLE_DEVICES={}); show it one, or "
     "make an environment for the CPU: RESQLVER_CPU=1 bash setup_env.sh"
 )
-
-
-class EngineDied(Exception):
-    """The engine is gone, and with it all requests in flight; a new process is needed."""
 
 
 # --- the engine's process and device --------------------------------------------------------------------------------

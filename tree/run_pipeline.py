@@ -45,7 +45,8 @@ from tree.generator import (
 )
 from tree.pairs.extraction import STRATEGIES, PairSettings
 from tree.pairs.pair_files import PairWriter, counts_line, pair_file
-from tree.prompts import Message, Reply
+from tree.prompts import Message
+from tree.replies import Reply
 from tree.run.databases import check_unchanged
 from tree.run.dry_run import dry_run_lines
 from tree.run.preflight import check_gold, prepare_instances, prepare_prompts

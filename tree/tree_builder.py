@@ -1,29 +1,43 @@
-"""Grow one revision tree as a coroutine over two awaited services: a sampler and an executor of SQL."""
+"""Grow one revision tree as a coroutine over two awaited services: a sampler and an executor of SQL.
+
+How it works. Replies come when they come, but the tree must depend on what they say alone. So two things are apart:
+
+- `_Requests` speculates. As soon as a query is judged wrong its revisions are requested, whatever its cousins are still
+  waiting for, so that the engine and the executor are never kept waiting by the slowest reply of a level.
+- `_number_nodes` decides. It takes the answers breadth first, gives the nodes their numbers d and j, and only there is
+  it certain which of them are revised: a query that an earlier cousin has written too is not, nor is one beyond
+  `max_nodes` or `stop_after`. What was requested for those is cancelled, with all below it; what speculation held
+  back and is needed after all is requested now.
+
+A request's seed, and which queries it draws again, hang on its position in the tree and the answers above it, never on
+what is in flight; so a request that was made early and one that was made late give the same.
+"""
 
 import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tree import prompts
 from tree.prompts import Attempt, Message
+from tree.replies import Reply, extract_sql
 from tree.sql.canonical import canonical_sql
 from tree.sql.results import Verdict
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
-Sample = Callable[[Sequence[Message], int, int], Awaitable[list[prompts.Reply]]]
+Sample = Callable[[Sequence[Message], int, int], Awaitable[list[Reply]]]
 Judge = Callable[[Sequence[str]], Awaitable[list[Verdict]]]
 Fits = Callable[[Sequence[Message]], bool]
-Path = tuple[int, ...]  # the place of a node: which first attempt, which of its revisions, …; () is the initial prompt
+Position = tuple[int, ...]  # in the tree: which first attempt, which of its revisions, …; () is the initial prompt
 
 
 @dataclass(frozen=True)
-class Growth:
+class TreeSettings:
     """How a tree grows: `num_roots` first attempts, `sample_num` revisions of each wrong query, `max_depth` levels.
 
     No revisions are asked for that would take the tree over `max_nodes`, or once it has `stop_after` correct nodes
-    (0 = no such bound). A query that repeats a wrong one of its request or on its way is drawn again, `redraws`
+    (0 = no such bound). A query that repeats a wrong one of its request or above it is drawn again, `redraws`
     times at most. `revision` is one of `prompts.REVISIONS`, `feedback` "own" or "oracle".
     """
 
@@ -37,175 +51,194 @@ class Growth:
     feedback: str = "own"
     seed: int = 0
 
+    def allows_revision(self, nodes: int, correct: int) -> bool:
+        """Whether one more query may be revised in a tree of so many nodes, so many of them correct."""
+        within = not self.max_nodes or nodes + self.sample_num <= self.max_nodes
+        return within and not (self.stop_after and correct >= self.stop_after)
+
 
 @dataclass(frozen=True)
-class Place:
-    """A place in the tree where queries are asked for: the attempts on the way there, and what is wrong there.
+class Request:
+    """A request for queries: its position, the attempts from the root to it, and what is known to be wrong there.
 
     `wrong` holds the canonical forms of these attempts and of their wrong siblings.
     """
 
-    path: Path = ()
+    position: Position = ()
     attempts: tuple[Attempt, ...] = ()
     wrong: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A query as it came back: what it took to write, and what running it said."""
+class JudgedQuery:
+    """A judged query; `tokens` were generated for it. `revision` asks for its revisions: None when it gets none."""
 
     sql: str
     tokens: int
     verdict: Verdict
     feedback: str
+    revision: Request | None = None
 
 
-def node_seed(run_seed: int, question_id: int, path: Path, draw: int = 0) -> int:
-    """Seed of a request: 31 bits that depend on its place and nothing else, so order and sharding change nothing."""
-    digest = hashlib.sha256(f"{run_seed}/{question_id}/{path}/{draw}".encode()).digest()
+def node_seed(run_seed: int, question_id: int, position: Position, draw: int = 0) -> int:
+    """Seed of a request: 31 bits that depend on its position and nothing else: order and sharding change nothing."""
+    digest = hashlib.sha256(f"{run_seed}/{question_id}/{position}/{draw}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def feedback_text(verdict: Verdict, mode: str) -> str:
     """The feedback on a query; with mode "oracle" the expected rows too."""
-    run, gold = verdict.execution, verdict.gold
-    own = prompts.execution_feedback(
-        run.outcome, run.error, run.nearest, run.columns, run.rows, run.row_count, run.more
-    )
-    if mode == "own" or verdict.ex or not gold.columns:  # a lost worker leaves nothing of gold to show
+    own = prompts.execution_feedback(verdict.execution)
+    if mode == "own" or verdict.ex or not verdict.gold.columns:  # a lost worker leaves nothing of gold to show
         return own
-    return prompts.oracle_feedback(own, gold.columns, gold.rows, gold.row_count)
+    return prompts.oracle_feedback(own, verdict.gold)
 
 
 async def grow(
-    question: Question, task: str, growth: Growth, sample: Sample, judge: Judge, fits: Fits = lambda messages: True
+    question: Question,
+    task: str,
+    settings: TreeSettings,
+    sample: Sample,
+    judge: Judge,
+    fits: Fits = lambda messages: True,
 ) -> RevisionTree:
     """The revision tree of one question.
 
     `task` is the initial prompt, `sample(messages, n, seed)` draws replies, `judge(queries)` runs them and compares
     them with gold, `fits(messages)` says whether a chat leaves room for a reply (else the node is not revised).
-
-    Revisions are asked for the moment their parent's verdict is known. Nodes get their numbers breadth first,
-    whatever the order in which the services answer, and only then is it certain which of them are revised: a query
-    that an earlier cousin has written too is not, and what was asked for it is thrown away. So the tree depends on
-    the services' answers alone.
     """
-    growing = _Growing(question, task, growth, sample, judge, fits)
+    requests = _Requests(question, task, settings, sample, judge, fits)
+    tree = RevisionTree(question, task, settings.feedback, settings.revision)
     try:
-        return await growing.run()
+        await _number_nodes(tree, requests, settings)
     finally:
-        growing.abandon(())
+        requests.cancel(())
+    return tree
 
 
-class _Growing:
-    def __init__(self, question: Question, task: str, growth: Growth, sample: Sample, judge: Judge, fits: Fits):
-        self.question, self.task, self.growth = question, task, growth
-        self.sample, self.judge, self.fits = sample, judge, fits
-        self.tree = RevisionTree(question, task, growth.feedback, growth.revision)
-        self.first_of: dict[str, str] = {}  # canonical query -> the node that wrote it first
-        self.asked: dict[Path, asyncio.Task[list[tuple[Answer, Place | None]]]] = {}
+# --- speculation ------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> RevisionTree:
-        root = Place()
-        self.ask(root)
-        waiting: deque[tuple[str, Place]] = deque([(INITIAL, root)])
-        planned = self.growth.num_roots
-        while waiting:
-            parent_id, place = waiting.popleft()
-            answers = await self.asked[place.path]
-            nodes = [self.commit(parent_id, answer) for answer, _ in answers]
-            correct = sum(node.is_correct for node in self.tree.nodes.values())
-            for number, (node, (_, child)) in enumerate(zip(nodes, answers, strict=True)):
-                if child and not node.duplicate_of and self.affordable(planned, correct):
-                    planned += self.growth.sample_num
-                    node.input_seq = prompts.revision_text(self.growth.revision, child.attempts)
-                    self.ask(child)
-                    waiting.append((node.node_id, child))
-                else:
-                    self.abandon((*place.path, number))
-        return self.tree
 
-    def ask(self, place: Place) -> None:
-        if place.path not in self.asked:
-            task = self.asked[place.path] = asyncio.create_task(self.attempt(place))
-            # a failure counts when it is waited for; nobody waits for those that are thrown away
+class _Requests:
+    """The requests of a tree in flight, by position; each asks for revisions of its wrong queries by itself."""
+
+    def __init__(self, question: Question, task: str, settings: TreeSettings, sample: Sample, judge: Judge, fits: Fits):
+        self._question, self._task, self._settings = question, task, settings
+        self._sample, self._judge, self._fits = sample, judge, fits
+        self._running: dict[Position, asyncio.Task[list[JudgedQuery]]] = {}
+
+    def start(self, request: Request) -> None:
+        """Ask for the queries of a request, unless that was done."""
+        if request.position not in self._running:
+            task = self._running[request.position] = asyncio.create_task(self._answer(request))
+            # a failure counts when it is waited for; nobody waits for requests that are cancelled
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def abandon(self, path: Path) -> None:
-        """Throw away what was asked for at a place and below."""
-        for asked in [asked for asked in self.asked if asked[: len(path)] == path]:
-            self.asked.pop(asked).cancel()
+    async def answer(self, request: Request) -> list[JudgedQuery]:
+        """The queries of a request that was started. Raises what the services raise."""
+        return await self._running[request.position]
 
-    def affordable(self, planned: int, correct: int) -> bool:
-        growth = self.growth
-        within = not growth.max_nodes or planned + growth.sample_num <= growth.max_nodes
-        return within and not (growth.stop_after and correct >= growth.stop_after)
+    def cancel(self, position: Position) -> None:
+        """Throw away what was asked for at a position and below."""
+        for below in [running for running in self._running if running[: len(position)] == position]:
+            self._running.pop(below).cancel()
 
-    async def attempt(self, place: Place) -> list[tuple[Answer, Place | None]]:
-        """Ask for queries at a place, judge them, and at once ask for revisions; each answer with its next place."""
-        answers = await self.draw(place)
-        children = self.children(place, answers)
-        correct = sum(answer.verdict.ex for answer in answers)
-        for child in children:
-            if child and self.affordable(self.nodes_asked_for(), correct):
-                self.ask(child)
-        return list(zip(answers, children, strict=True))
+    async def _answer(self, request: Request) -> list[JudgedQuery]:
+        queries = self._with_revisions(request, await self._draw(request))
+        correct = sum(query.verdict.ex for query in queries)
+        for query in queries:
+            asked_for = self._settings.num_roots + self._settings.sample_num * (len(self._running) - 1)
+            if query.revision and self._settings.allows_revision(asked_for, correct):
+                self.start(query.revision)
+        return queries
 
-    def nodes_asked_for(self) -> int:
-        return self.growth.num_roots + self.growth.sample_num * (len(self.asked) - 1)
-
-    async def draw(self, place: Place) -> list[Answer]:
-        """Judged queries at a place; one that repeats what is known to be wrong there is drawn again."""
-        messages = prompts.revision_chat(self.growth.revision, self.task, place.attempts)
-        count = self.growth.sample_num if place.path else self.growth.num_roots
-        answers: dict[int, Answer] = {}
-        wrong, missing = set(place.wrong), list(range(count))
-        for draw in range(1 + self.growth.redraws):
-            seed = node_seed(self.growth.seed, self.question.question_id, place.path, draw)
-            replies = await self.sample(messages, len(missing), seed)
-            queries = [prompts.extract_sql(reply.text) for reply in replies]
-            # shielded, because cancelling a task that runs in a worker would cost the worker
-            verdicts = await asyncio.shield(self.judge(queries))
+    async def _draw(self, request: Request) -> list[JudgedQuery]:
+        """Judged queries; one that repeats what is known to be wrong is drawn again, and its tokens are added up."""
+        settings = self._settings
+        messages = prompts.revision_chat(settings.revision, self._task, request.attempts)
+        missing = list(range(settings.sample_num if request.position else settings.num_roots))
+        found: dict[int, JudgedQuery] = {}
+        wrong = set(request.wrong)
+        for draw in range(1 + settings.redraws):
+            seed = node_seed(settings.seed, self._question.question_id, request.position, draw)
+            drawn = await self._judged_replies(messages, len(missing), seed)
             repeated = []
-            for slot, reply, sql, verdict in zip(missing, replies, queries, verdicts, strict=True):
-                before = answers[slot].tokens if slot in answers else 0
-                feedback = feedback_text(verdict, self.growth.feedback)
-                answers[slot] = Answer(sql, before + reply.tokens, verdict, feedback)
-                if not verdict.ex and canonical_sql(sql) in wrong:
+            for slot, query in zip(missing, drawn, strict=True):
+                spent = found[slot].tokens if slot in found else 0
+                found[slot] = replace(query, tokens=spent + query.tokens)
+                if query.verdict.ex:
+                    continue
+                if canonical_sql(query.sql) in wrong:
                     repeated.append(slot)
-                elif not verdict.ex:
-                    wrong.add(canonical_sql(sql))
+                wrong.add(canonical_sql(query.sql))
             missing = repeated
             if not missing:
                 break
-        return [answers[slot] for slot in range(count)]
+        return [found[slot] for slot in sorted(found)]
 
-    def children(self, place: Place, answers: list[Answer]) -> list[Place | None]:
-        """Where each answer would be revised; None for one that is right, a repetition, too deep or too long."""
-        wrong = place.wrong.union(canonical_sql(answer.sql) for answer in answers if not answer.verdict.ex)
-        known, found = set(place.wrong), []
-        for number, answer in enumerate(answers):
-            key = canonical_sql(answer.sql)
-            attempt = Attempt(answer.sql, answer.feedback)
-            child = Place((*place.path, number), (*place.attempts, attempt), wrong)
-            wanted = not answer.verdict.ex and key not in known and len(child.path) < self.growth.max_depth
-            fits = wanted and self.fits(prompts.revision_chat(self.growth.revision, self.task, child.attempts))
-            found.append(child if fits else None)
-            known.add(key)
+    async def _judged_replies(self, messages: Sequence[Message], count: int, seed: int) -> list[JudgedQuery]:
+        replies = await self._sample(messages, count, seed)
+        written = [extract_sql(reply.text) for reply in replies]
+        # shielded, because cancelling a task that runs in a worker would cost the worker
+        verdicts = await asyncio.shield(self._judge(written))
+        return [
+            JudgedQuery(sql, reply.tokens, verdict, feedback_text(verdict, self._settings.feedback))
+            for reply, sql, verdict in zip(replies, written, verdicts, strict=True)
+        ]
+
+    def _with_revisions(self, request: Request, queries: list[JudgedQuery]) -> list[JudgedQuery]:
+        """Each query with the request that revises it, but for one that is right, repeated, too deep or too long."""
+        keys = [canonical_sql(query.sql) for query in queries]
+        wrong = request.wrong.union(canonical_sql(query.sql) for query in queries if not query.verdict.ex)
+        found = []
+        for number, query in enumerate(queries):
+            is_new = keys[number] not in request.wrong and keys[number] not in keys[:number]
+            may_be_revised = is_new and not query.verdict.ex and len(request.position) + 1 < self._settings.max_depth
+            attempts = (*request.attempts, Attempt(query.sql, query.feedback))
+            if may_be_revised and self._fits(prompts.revision_chat(self._settings.revision, self._task, attempts)):
+                query = replace(query, revision=Request((*request.position, number), attempts, wrong))
+            found.append(query)
         return found
 
-    def commit(self, parent_id: str, answer: Answer) -> TreeNode:
-        key, verdict = canonical_sql(answer.sql), answer.verdict
-        node = self.tree.add(
-            parent_id,
-            generated_sql=answer.sql,
-            execution_feedback=answer.feedback,
-            outcome=verdict.execution.outcome,
-            is_correct=verdict.ex,
-            strict_match=verdict.strict,
-            flags=list(verdict.execution.flags),
-            tokens=answer.tokens,
-            duplicate_of=self.first_of.get(key),
-        )
-        self.first_of.setdefault(key, node.node_id)
-        return node
+
+# --- numbering --------------------------------------------------------------------------------------------------------
+
+
+async def _number_nodes(tree: RevisionTree, requests: _Requests, settings: TreeSettings) -> None:
+    """Fill the tree breadth first, and decide which of its nodes are revised."""
+    first = Request()
+    requests.start(first)
+    waiting = deque([(INITIAL, first)])
+    planned = settings.num_roots  # nodes of the tree when all that is waited for has come
+    writers: dict[str, str] = {}  # canonical query -> the node that wrote it first
+    while waiting:
+        parent_id, request = waiting.popleft()
+        queries = await requests.answer(request)
+        nodes = [_add_node(tree, parent_id, query, writers) for query in queries]
+        correct = sum(node.is_correct for node in tree.nodes.values())
+        for number, (node, query) in enumerate(zip(nodes, queries, strict=True)):
+            revision = None if node.duplicate_of else query.revision
+            if revision and settings.allows_revision(planned, correct):
+                planned += settings.sample_num
+                node.input_seq = prompts.revision_text(settings.revision, revision.attempts)
+                requests.start(revision)
+                waiting.append((node.node_id, revision))
+            else:
+                requests.cancel((*request.position, number))
+
+
+def _add_node(tree: RevisionTree, parent_id: str, query: JudgedQuery, writers: dict[str, str]) -> TreeNode:
+    key, verdict = canonical_sql(query.sql), query.verdict
+    node = tree.add(
+        parent_id,
+        generated_sql=query.sql,
+        execution_feedback=query.feedback,
+        outcome=verdict.execution.outcome,
+        is_correct=verdict.ex,
+        strict_match=verdict.strict,
+        flags=list(verdict.execution.flags),
+        tokens=query.tokens,
+        duplicate_of=writers.get(key),
+    )
+    writers.setdefault(key, node.node_id)
+    return node

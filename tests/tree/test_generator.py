@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
-from tree.generator import EngineDied, EngineSettings, Generator, Sampling, encode, load_tokenizer
-from tree.prompts import OPENING, chat
+from tree.generator import EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.prompts import chat
+from tree.replies import OPENING, EngineDied
 
 LENGTH, SEQUENCES = 512, 16
 

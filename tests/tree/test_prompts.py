@@ -10,12 +10,12 @@ from tree.prompts import (
     Attempt,
     chat,
     execution_feedback,
-    extract_sql,
     revision_chat,
     revision_text,
     task_prompt,
 )
-from tree.sql.results import OUTCOMES
+from tree.replies import extract_sql
+from tree.sql.results import OUTCOMES, Execution
 
 REPLIES = {
     "fence": ("Here you are:\n```sql\nSELECT 1;\n```\nIt counts.", "SELECT 1"),
@@ -137,7 +137,8 @@ def test_a_model_that_repeats_itself_is_read(times, piece):
 
 @given(st.sampled_from(OUTCOMES), st.text(max_size=3000), st.lists(st.text(max_size=300), max_size=20))
 def test_feedback_is_short_whatever_the_result(outcome, error, columns):
-    text = execution_feedback(outcome, error, columns, columns, [tuple(columns)] * 5, 1000, True)
+    run = Execution(outcome, error, tuple(columns), (tuple(columns),) * 5, 1000, True, nearest=tuple(columns))
+    text = execution_feedback(run)
     assert 0 < len(text) <= MAX_FEEDBACK
 
 

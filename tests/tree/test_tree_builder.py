@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from eval.verify import check_tree
 from tree import prompts
-from tree.prompts import REVISIONS, Reply
+from tree.prompts import REVISIONS
+from tree.replies import Reply
 from tree.sql.canonical import canonical_sql
 from tree.sql.results import Execution, Verdict
-from tree.tree_builder import Growth, grow, node_seed
+from tree.tree_builder import TreeSettings, grow, node_seed
 from tree.tree_node import Question, tree_to_json
 
 QUESTION = Question(3, "shop", "How many?", "", "SELECT 1")
@@ -47,13 +48,13 @@ class Services:
         return [Verdict(wrong, GOLD, right, right) for right in verdicts]
 
 
-def tree_of(timing: int, growth: Growth, **services):
+def tree_of(timing: int, growth: TreeSettings, **services):
     fake = Services(timing, **services)
     return asyncio.run(grow(QUESTION, "task", growth, fake.sample, fake.judge)), fake
 
 
 growths = st.builds(
-    Growth,
+    TreeSettings,
     max_depth=st.integers(1, 4),
     num_roots=st.integers(1, 5),
     sample_num=st.integers(1, 4),
@@ -102,7 +103,7 @@ def test_wrong_new_queries_are_revised_within_the_bounds(timing, growth):
 @settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_repeated_wrong_query_is_drawn_again_and_paid_for(timing, seed):
-    growth = Growth(max_depth=1, num_roots=4, sample_num=1, redraws=3, seed=seed)
+    growth = TreeSettings(max_depth=1, num_roots=4, sample_num=1, redraws=3, seed=seed)
     tree, fake = tree_of(timing, growth, queries=4)
     drawn_once, _ = tree_of(timing, dataclasses.replace(growth, redraws=0), queries=4)
     repeated, repeated_once = (
@@ -122,7 +123,7 @@ def test_wrong_queries_on_the_way_are_drawn_again_and_correct_ones_are_not():
     async def sample(messages, n, seed):
         return [Reply(f"```sql\nSELECT {number}\n```", 1) for number in next(drawn)]
 
-    growth = Growth(max_depth=2, num_roots=2, sample_num=1, redraws=2)
+    growth = TreeSettings(max_depth=2, num_roots=2, sample_num=1, redraws=2)
     tree = asyncio.run(grow(QUESTION, "task", growth, sample, Services(0, right=1).judge))
     node = tree.nodes["node_2_0"]
     assert (node.generated_sql, node.duplicate_of, node.tokens) == ("SELECT 0", "node_1_0", 2)
@@ -143,7 +144,7 @@ def test_revisions_are_asked_for_before_slower_cousins_answer():
             return [Reply(f"```sql\nSELECT {10 * asked + number}\n```", 1) for number in range(n)]
 
         fake = Services(0, right=0)
-        growing = asyncio.create_task(grow(QUESTION, "task", Growth(3, 2, 2), sample, fake.judge))
+        growing = asyncio.create_task(grow(QUESTION, "task", TreeSettings(3, 2, 2), sample, fake.judge))
         for _ in range(100):  # turns, not seconds, of which a busy machine may take any number for one
             await asyncio.sleep(0)
         growing.cancel()
@@ -179,14 +180,14 @@ def test_what_was_asked_for_in_vain_is_cancelled():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompts, "revision_chat", chat_of)
-        growth = Growth(max_depth=3, num_roots=2, sample_num=2)
+        growth = TreeSettings(max_depth=3, num_roots=2, sample_num=2)
         tree = asyncio.run(grow(QUESTION, "task", growth, sample, judge))
     assert stopped == ["SELECT 5"] and asked.count("SELECT 5") == 2
     assert len(tree.nodes) == 8 and tree.nodes["node_2_2"].duplicate_of == "node_2_0"
 
 
 def test_a_chat_shows_the_path_and_never_gold():
-    growth = Growth(max_depth=3, num_roots=2, sample_num=2, revision="chat")
+    growth = TreeSettings(max_depth=3, num_roots=2, sample_num=2, revision="chat")
     tree, fake = tree_of(0, growth, right=0, queries=1000)
     deepest = max(fake.chats, key=len)
     assert [message["role"] for message in deepest] == ["user", "assistant", "user", "assistant", "user"]
@@ -196,21 +197,21 @@ def test_a_chat_shows_the_path_and_never_gold():
 
 @pytest.mark.parametrize("revision", [name for name in REVISIONS if name != "chat"])
 def test_other_revisions_begin_with_the_task(revision):
-    tree, fake = tree_of(0, Growth(2, 2, 2, revision=revision), right=0, queries=1000)
+    tree, fake = tree_of(0, TreeSettings(2, 2, 2, revision=revision), right=0, queries=1000)
     asked = {chat[-1]["content"] for chat in fake.chats[1:]}
     assert {"task" + node.input_seq for node in tree.nodes.values() if node.children_ids} == asked
     assert all(len(chat) == 1 for chat in fake.chats)
 
 
 def test_oracle_feedback_shows_gold_and_is_recorded():
-    tree, fake = tree_of(0, Growth(2, 2, 2, feedback="oracle", revision="chat"), right=0)
+    tree, fake = tree_of(0, TreeSettings(2, 2, 2, feedback="oracle", revision="chat"), right=0)
     assert any("(42)" in chat[-1]["content"] for chat in fake.chats[1:])
     assert tree_to_json(tree)["feedback"] == "oracle"
 
 
 def test_a_chat_that_does_not_fit_is_not_revised():
     fake = Services(0, right=0, queries=1000)
-    growth = Growth(3, 2, 2, revision="chat")
+    growth = TreeSettings(3, 2, 2, revision="chat")
     tree = asyncio.run(
         grow(QUESTION, "task", growth, fake.sample, fake.judge, fits=lambda messages: len(messages) <= 3)
     )

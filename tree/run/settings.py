@@ -15,7 +15,7 @@ from tree.prompts import REVISIONS
 from tree.run.prompt_settings import PromptSettings
 from tree.schema.write import FORMATS
 from tree.sql_utils import SqlSettings, add_sql_flags, sql_settings
-from tree.tree_builder import Growth
+from tree.tree_builder import TreeSettings
 
 AT_LEAST_1 = ("num_shards", "max_depth", "sample_num", "num_roots", "max_tokens")
 AT_LEAST_0 = (
@@ -49,7 +49,7 @@ class RunSettings:
     model: Path
     context_limit: int
     prompts: PromptSettings
-    tree: Growth
+    tree: TreeSettings
     pairs: PairSettings
     sampling: Sampling
     engine: EngineSettings
@@ -177,7 +177,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         "model": model,
         "context_limit": context,
         "prompts": _part(PromptSettings, flags),
-        "tree": _part(Growth, flags),
+        "tree": _part(TreeSettings, flags),
         "pairs": pair_settings(args, PairSettings.strategy),
         "sampling": _part(Sampling, flags),
         "engine": _part(EngineSettings, flags),

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from tree.prompts import chat, extract_sql
+from tree.prompts import chat
+from tree.replies import extract_sql
 from tree.run.question_log import QuestionLog
 from tree.run.settings import RunSettings
 from tree.run.work_list import WorkList

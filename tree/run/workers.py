@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from common.files import InputError
-from tree.generator import EngineDied
+from tree.replies import EngineDied
 from tree.run.question_log import QuestionLog
 from tree.tree_node import Question
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tree.prompts import Reply
+from tree.replies import Reply
 from tree.run.progress import Progress
 from tree.run.revision_gain import Tally, revision_gain
 from tree.sql.results import Execution, Verdict
-from tree.tree_builder import Growth, grow
+from tree.tree_builder import TreeSettings, grow
 from tree.tree_node import INITIAL, Question, RevisionTree
 
 
@@ -60,7 +60,7 @@ def test_where_all_replies_are_drawn_alike_both_are_alike(max_nodes, wrong, root
     async def judge(queries):
         return [Verdict(right, right, sql == "SELECT 0", sql == "SELECT 0") for sql in queries]
 
-    growth = Growth(max_depth=3, num_roots=roots, sample_num=3, max_nodes=max_nodes)
+    growth = TreeSettings(max_depth=3, num_roots=roots, sample_num=3, max_nodes=max_nodes)
     revisions = independent = Tally()
     for number in range(count):
         tree = asyncio.run(grow(Question(number, "shop", "?", "", "SELECT 0"), "task", growth, sample, judge))
