@@ -19,7 +19,7 @@ from common.files import InputError
 from tests.conftest import ROOT, assert_one_line_error, run_script
 from tree import generator
 from tree.run.gpu_memory import GIB, Shape, first_card, fit, fit_lines, model_shape
-from tree.run_ray import Run, run_shard
+from tree.run.ray_shard import RayRun, run_shard
 
 # --- how the engine is started ----------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ if any(word.startswith("bench.") or word == "tree.run_pipeline" for word in sys.
 """
 
 
-class Board:
+class SilentBoard:
     """In the place of the one that counts a shard's trees."""
 
     def report(self, shard: int, trees: int) -> None:
@@ -87,7 +87,7 @@ class Board:
 def run_ray(*flags: str) -> None:
     """What a machine of a Ray cluster does with a shard."""
     output = flags[flags.index("--output_dir") + 1]
-    run_shard(0, Run(flags, 1, output, str(ROOT), "marker", on_cpu=False), Board(), again=False)
+    run_shard(0, RayRun(flags, 1, output, str(ROOT), "marker", on_cpu=False), SilentBoard(), resumed=False)
 
 
 BENCHES = {

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from common.manifest import read_pair_manifest
-from tests.conftest import ROOT, assert_one_line_error, run_script
+from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tests.shop import QUESTIONS, SHOP, make_database
 from tree.questions import shard_count
-from tree.run_ray import Board, Run, run_shard, write_files
+from tree.run.ray_shard import DriverBoard, RayRun, run_shard, write_files
 
 SHARDS = 3
 # imported by every Python process; transformers takes seconds to load, so a worker has a fake tokenizer too
@@ -188,8 +188,8 @@ def test_files_come_back_from_folders_that_are_not_shared_and_are_not_made_twice
     here = tmp_path / "here"
     for place, code in (("there", "-> out/tree_dataset/part1/"), ("elsewhere", "is finished")):
         (tmp_path / place / "out").mkdir(parents=True)
-        run = Run(flags, SHARDS, "out", str(tmp_path / place), "no marker", on_cpu=True)
-        outcome = run_shard(1, run, Board(here), again=False)
+        run = RayRun(flags, SHARDS, "out", str(tmp_path / place), "no marker", on_cpu=True)
+        outcome = run_shard(1, run, DriverBoard(here), resumed=False)
         assert outcome.code == 0, outcome.line
         assert code in (tmp_path / place / "out" / "logs" / "shard_1.log").read_text()
         write_files(here, outcome.files, replace=True)
@@ -207,7 +207,7 @@ def test_a_worker_ends_with_the_process_that_watches_it(end, tmp_path):
     deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); open(str(os.getpid()), 'w'); time.sleep(99)"
     both = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf!r}]); exec({deaf!r})"
     watch = (
-        "import subprocess, sys; from tree.run_ray import GUARD; "
+        "import subprocess, sys; from tree.run.ray_shard import GUARD; "
         f"subprocess.Popen(['bash', '-c', GUARD, 'guard', sys.executable, '-c', {both!r}], "
         "stdin=subprocess.PIPE, start_new_session=True).wait()"
     )
@@ -229,8 +229,8 @@ def test_a_worker_ends_with_the_process_that_watches_it(end, tmp_path):
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(data, tiny_model, tmp_path, flags, words):
-    command = ray_command("127.0.0.1:1", *worker_flags(data, tiny_model, tmp_path / "out"), *flags)
-    assert_one_line_error(run_script(*command), *words)
+    _, name, *command = ray_command("127.0.0.1:1", *worker_flags(data, tiny_model, tmp_path / "out"), *flags)
+    assert_one_line_error(run_main(name, *command), *words)
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,8 @@ from tree.prompts import chat
 from tree.run.work_list import WorkList
 from tree.schema.descriptions import read_descriptions
 from tree.schema.read import read_schema
-from tree.schema.values import build_index, matching_values, unread_columns
+from tree.schema.value_index import build_index, unread_columns
+from tree.schema.values import matching_values
 from tree.schema.write import FULL, Shortening, likely_tables, shorten
 from tree.sql.cache import cache_folder
 from tree.sql.database_file import opened

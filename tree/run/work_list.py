@@ -12,7 +12,7 @@ from tree.questions import estimated_cost, limited, load_questions, shards
 from tree.run.databases import database_fingerprints
 from tree.run.prompt_settings import PromptSettings
 from tree.schema.read import Table
-from tree.schema.values import Match, value_lines
+from tree.schema.values import StoredValue, value_lines
 from tree.schema.write import FULL, Shortening, schema_text
 from tree.sql.table_info import Problems, left_out
 from tree.sql_utils import check_database, database_path
@@ -35,7 +35,7 @@ class WorkList:
     db_root: str
     settings: PromptSettings = PromptSettings()
     schemas: dict[str, tuple[Table, ...]] = field(default_factory=dict)
-    values: dict[int, list[Match]] = field(default_factory=dict)
+    values: dict[int, list[StoredValue]] = field(default_factory=dict)
     shortened: dict[int, Shortening] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     skipped: list[dict] = field(default_factory=list)

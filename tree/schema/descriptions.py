@@ -170,14 +170,18 @@ def _one_line(cell: str, joint: str) -> str:
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
 
 
-def explains_codes(text: str, stored: Sequence[object]) -> bool:
-    """Whether a value description explains stored values: whether one of them stands in it as a whole token.
+# A number counts as written, but not within a longer one, nor as an end of a range or of a comparison, or a percentage.
+NOT_BEFORE_NUMBER = r"(?<![\w.,+\-–<>≤≥])(?<![<>≤≥] )(?<![<>]=)(?<![<>]= )"
+NOT_AFTER_NUMBER = r"(?!\w|[.,–-]\d|\s*[<>≤≥%])"
+# A sign counts in quotes or brackets, or at the start of an explanation ("+: positive").
+OPENING_QUOTE, CLOSING_QUOTE = r"(?<=[\"'“‘(\[])", r"(?=[\"'”’)\]])"
+EXPLANATION_START, EXPLAINED = r"(?:^|(?<=; ))", r"(?=\s*[:：=])"
 
-    Numbers count as written, not as an end of a range or of a comparison; single letters in their own case; signs when
-    in quotes or brackets, or at the start of an explanation ("+: positive").
-    """
+
+def explains_codes(text: str, stored: Sequence[object]) -> bool:
+    """Whether a value description explains stored values: whether one of them is in it as a whole token."""
     lowered = text.lower()
-    return any(code.lower() in lowered and _token(code).search(text) for code in map(_code, stored) if code)
+    return any(code.lower() in lowered and _occurrence(code).search(text) for code in map(_code, stored) if code)
 
 
 def _code(value: object) -> str:
@@ -186,10 +190,11 @@ def _code(value: object) -> str:
     return "" if value is None or isinstance(value, bytes) else str(value).strip()
 
 
-def _token(code: str) -> re.Pattern:
+def _occurrence(code: str) -> re.Pattern:
+    """What finds a code as a whole token: a number, a sign, a letter in its own case, a word in any."""
     literal = re.escape(code)
     if NUMBER.fullmatch(code):
-        return re.compile(rf"(?<![\w.,+\-–<>≤≥])(?<![<>≤≥] )(?<![<>]=)(?<![<>]= ){literal}(?!\w|[.,–-]\d|\s*[<>≤≥%])")
+        return re.compile(f"{NOT_BEFORE_NUMBER}{literal}{NOT_AFTER_NUMBER}")
     if not any(map(str.isalnum, code)):
-        return re.compile(rf"(?<=[\"'“‘(\[]){literal}(?=[\"'”’)\]])|(?:^|(?<=; )){literal}(?=\s*[:：=])")
+        return re.compile(f"{OPENING_QUOTE}{literal}{CLOSING_QUOTE}|{EXPLANATION_START}{literal}{EXPLAINED}")
     return re.compile(rf"(?<!\w){literal}(?!\w)", re.I if len(code) > 1 else 0)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from common.files import InputError
 from tests.conftest import ROOT, make_database
 from tests.strange_databases import STRANGE, make_strange
-from tree.schema import values
-from tree.schema.values import Match, build_index, matching_values, unread_columns, value_lines
+from tree.schema import value_index
+from tree.schema.value_index import build_index, unread_columns
+from tree.schema.values import StoredValue, matching_values, value_lines
 from tree.sql.cache import cache_folder
 
 CINEMA = """
@@ -99,7 +100,7 @@ def test_matches(index, text, expected):
 def test_sure_matches_come_first_and_account_for_their_words(index):
     text = "dramas like Star Wars, 'Brazil'"
     assert found(index, text) == ["Brazil", "Star Wars", "Drama"]  # not "Star"
-    assert matching_values(index, text)[1] == Match("film", "title", "Star Wars")
+    assert matching_values(index, text)[1] == StoredValue("film", "title", "Star Wars")
 
 
 def test_quoted_part_of_a_longer_match_stays(index):
@@ -147,7 +148,7 @@ def test_long_text(index):
 
 
 def test_value_lines():
-    matches = [Match("film", "country", "Brazil"), Match("order", "the genre", "it's")]
+    matches = [StoredValue("film", "country", "Brazil"), StoredValue("order", "the genre", "it's")]
     assert value_lines(matches) == ["film.country = 'Brazil'", "\"order\".\"the genre\" = 'it''s'"]
 
 
@@ -166,7 +167,7 @@ def test_what_is_indexed(index):
 
 
 def test_no_more_than_so_many_cells_of_a_column(tmp_path, monkeypatch):
-    monkeypatch.setattr(values, "CELLS", values.CELLS.replace("LIMIT 100000", "LIMIT 2"))
+    monkeypatch.setattr(value_index, "CELLS", value_index.CELLS.replace("LIMIT 100000", "LIMIT 2"))
     index = build_index(make_database(tmp_path / "a.sqlite", CINEMA), tmp_path)
     with closing(sqlite3.connect(index)) as connection:
         assert connection.execute("SELECT max(n) FROM (SELECT count(*) n FROM cell GROUP BY place)").fetchone() == (2,)
@@ -216,7 +217,7 @@ def test_an_index_is_built_once(cinema, tmp_path, monkeypatch):
     before = index.stat().st_mtime_ns, index.stat().st_ino
     assert build_index(cinema, tmp_path / "new") == index
     assert (index.stat().st_mtime_ns, index.stat().st_ino) == before
-    monkeypatch.setattr(values, "FORMAT", values.FORMAT + 1)
+    monkeypatch.setattr(value_index, "FORMAT", value_index.FORMAT + 1)
     assert build_index(cinema, tmp_path / "new") == index
     assert index.stat().st_ino != before[1]
 
@@ -252,9 +253,8 @@ def test_a_killed_build_is_no_index(cinema, tmp_path):
 
 
 def test_processes_build_at_once(cinema, tmp_path):
-    program = (
-        "import sys, pathlib; from tree.schema.values import build_index; build_index(*map(pathlib.Path, sys.argv[1:]))"
-    )
+    program = "import pathlib, sys; from tree.schema.value_index import build_index as build"
+    program += "; build(*map(pathlib.Path, sys.argv[1:]))"
     command = [sys.executable, "-c", program, str(cinema), str(tmp_path / "values")]
     builds = [subprocess.Popen(command, cwd=ROOT) for _ in range(4)]
     assert [build.wait() for build in builds] == [0] * 4
@@ -270,7 +270,7 @@ def test_what_cannot_be_indexed_is_named(cinema, tmp_path, monkeypatch):
     broken.write_bytes(cinema.read_bytes()[:100] + os.urandom(10_000))
     with pytest.raises(InputError, match=r"broken\.sqlite: "):
         build_index(broken, tmp_path / "values")
-    monkeypatch.setattr(values, "TABLES", "CREATE VIRTUAL TABLE cell USING fts0 (value)")
+    monkeypatch.setattr(value_index, "TABLES", "CREATE VIRTUAL TABLE cell USING fts0 (value)")
     with pytest.raises(InputError, match="no full-text search .*; use a Python"):
         build_index(cinema, tmp_path / "values")
     assert list((tmp_path / "values").iterdir()) == []
