@@ -25,8 +25,7 @@ CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
 ROOM_PER_LEVEL = 512  # tokens that a revision's prompt adds for each level above it
 BATCHED_TOKENS = 8_192  # several prompts per step; vLLM's own default of 2,048 splits a long one
-
-
+COUNTS = ("requests", "prompt_tokens", "cached_prompt_tokens", "output_tokens")
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 NO_GPU = (
     "the installed vLLM computes on GPUs only, and none is visible here (CUDA_VISIBLE_DEVICES={}); show it one, or "
@@ -206,7 +205,7 @@ class Generator:
 
         self.tokenizer, self.sampling = tokenizer, sampling
         self.max_prompt_tokens = settings.max_model_len - sampling.max_tokens
-        self.requests = self.output_tokens = self.prompt_tokens = self.cached_tokens = 0
+        self._counts = dict.fromkeys(COUNTS, 0)
         self._numbers = itertools.count()
         arguments = AsyncEngineArgs(
             model=str(model),
@@ -256,21 +255,16 @@ class Generator:
                 final = output
         except EngineDeadError as error:
             raise EngineDied("the engine died; vLLM's messages above may say why") from error
-        self.requests += 1
-        self.prompt_tokens += len(final.prompt_token_ids)
-        self.cached_tokens += final.num_cached_tokens or 0
-        self.output_tokens += sum(len(reply.token_ids) for reply in final.outputs)
+        self._counts["requests"] += 1
+        self._counts["prompt_tokens"] += len(final.prompt_token_ids)
+        self._counts["cached_prompt_tokens"] += final.num_cached_tokens or 0
+        self._counts["output_tokens"] += sum(len(reply.token_ids) for reply in final.outputs)
         replies = sorted(final.outputs, key=lambda reply: reply.index)
         return [Reply(OPENING + reply.text, len(reply.token_ids)) for reply in replies]
 
     def counts(self) -> dict[str, int]:
         """Requests made, and their tokens in and out; cached prompt tokens were not computed again."""
-        return {
-            "requests": self.requests,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_prompt_tokens": self.cached_tokens,
-            "output_tokens": self.output_tokens,
-        }
+        return dict(self._counts)
 
     def close(self) -> None:
         """Stop the engine's processes."""
@@ -282,7 +276,7 @@ class NoEngine:
     """In the place of the engine of a run in which nothing is left to be asked."""
 
     def counts(self) -> dict[str, int]:
-        return dict.fromkeys(("requests", "prompt_tokens", "cached_prompt_tokens", "output_tokens"), 0)
+        return dict.fromkeys(COUNTS, 0)
 
     def close(self) -> None:
         pass

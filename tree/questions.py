@@ -25,18 +25,12 @@ def load_questions(path: str | os.PathLike, with_gold: bool = True) -> list[Ques
     Raises InputError naming the file, the row and the fix.
     """
     rows = read_rows(path, {}, "get BIRD's train.json, or build the demo with `python data/build_demo.py`")
-    without = [number for number, row in enumerate(rows) if row.get("question_id") is None]
-    if without:
-        raise InputError(f"{path}: row {without[0]} has no question_id; " + ADD_IDS.format(path=path))
-    columns = {column: kind for column, kind in COLUMNS.items() if with_gold or column != "SQL"}
-    rows = [fit_row(path, number, row, columns | OPTIONAL) for number, row in enumerate(rows)]
-    repeated = [key for key, count in Counter(row["question_id"] for row in rows).items() if count > 1]
-    if repeated:
-        raise InputError(f"{path}: question_id {repeated[0]} stands more than once; ids must be unique")
+    columns = COLUMNS if with_gold else {name: kind for name, kind in COLUMNS.items() if name != "SQL"}
     for number, row in enumerate(rows):
-        for column in columns.keys() - {"question_id"}:
-            if not row[column].strip():
-                raise InputError(f"{path}: row {number} (question_id {row['question_id']}): '{column}' is empty")
+        if row.get("question_id") is None:
+            raise InputError(f"{path}: row {number} has no question_id; " + ADD_IDS.format(path=path))
+    rows = [fit_row(path, number, row, columns | OPTIONAL) for number, row in enumerate(rows)]
+    _check_rows(path, rows, [name for name in columns if name != "question_id"])
     return [
         Question(
             question_id=row["question_id"],
@@ -48,6 +42,19 @@ def load_questions(path: str | os.PathLike, with_gold: bool = True) -> list[Ques
         )
         for row in rows
     ]
+
+
+def _check_rows(path: str | os.PathLike, rows: Sequence[dict], filled: Sequence[str]) -> None:
+    """Raises InputError for an id that is duplicated, and where a column of `filled` is empty."""
+    seen = set()
+    for number, row in enumerate(rows):
+        question_id = row["question_id"]
+        if question_id in seen:
+            raise InputError(f"{path}: question_id {question_id} is duplicated (row {number}); make the ids unique")
+        seen.add(question_id)
+        for column in filled:
+            if not row[column].strip():
+                raise InputError(f"{path}: row {number} (question_id {question_id}): '{column}' is empty")
 
 
 def by_database(questions: Sequence[Question]) -> list[Question]:

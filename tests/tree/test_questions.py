@@ -97,7 +97,7 @@ def test_json_lines_stay_json_lines(tmp_path):
         *(({"difficulty": wrong}, "row 1: 'difficulty' is ") for wrong in (1, ["hard"])),
         *(({name: "half \ud83d"}, f"row 1: '{name}' holds half of a surrogate pair") for name in ("question", "SQL")),
         ({"question": " "}, "row 1 (question_id 1): 'question' is empty"),
-        ({"question_id": 0}, "question_id 0 stands more than once"),
+        ({"question_id": 0}, "question_id 0 is duplicated"),
     ],
 )
 def test_rows_that_are_no_question_are_named(tmp_path, columns, words):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tree.schema.descriptions import Description, explains_codes
 from tree.sql.results import show_value
-from tree.sql.table_info import Problems, TableInfo, by_scan, list_tables, reason
+from tree.sql.table_info import ColumnInfo, Problems, TableInfo, by_scan, list_tables, reason
 from tree.sql.tokens import KEYWORDS, TRUTH, delimited, literal
 
 EXAMPLES = 3  # values shown of a column
@@ -81,26 +81,27 @@ def read_schema(
 
 def _read_table(connection: sqlite3.Connection, info: TableInfo, descriptions: Mapping, problems: Problems) -> Table:
     """The table; without columns when none can be read."""
+    names = [column.name for column in info.readable()]
     # a view may take any time to compute
-    samples = None if info.kind == "view" else _samples(connection, info, problems)
-    columns = [column for column in info.readable() if samples is None or column.name in samples]
-    if not columns:
+    samples = dict.fromkeys(names, ()) if info.kind == "view" else _samples(connection, info, problems)
+    if not samples:
         return Table(info.name, ())
-    shown = {column.name for column in columns}
     key = tuple(column.name for column in sorted(info.columns, key=lambda column: column.rank) if column.rank)
-    foreign_keys = tuple(key for key in _foreign_keys(connection, info.name) if shown.issuperset(key.columns))
+    foreign_keys = [key for key in _foreign_keys(connection, info.name) if samples.keys() >= set(key.columns)]
     linking = {*key, *(name for foreign_key in foreign_keys for name in foreign_key.columns)}
-    found = []
-    for column in columns:
-        values = samples[column.name] if samples else []
-        # the numbers of a key say nothing about the question
-        examples = _examples(
-            values if column.name not in linking else [value for value in values if isinstance(value, str)]
-        )
-        said = descriptions.get((info.name, column.name), Description("", ""))
-        codes = said.values if explains_codes(said.values, values) else ""
-        found.append(Column(column.name, column.kind, examples, said.meaning, codes))
-    return Table(info.name, tuple(found), key if shown.issuperset(key) else (), foreign_keys)
+    columns = []
+    for column in info.readable():
+        if column.name in samples:
+            description = descriptions.get((info.name, column.name), Description("", ""))
+            columns.append(_column(column, samples[column.name], description, column.name in linking))
+    return Table(info.name, tuple(columns), key if samples.keys() >= set(key) else (), tuple(foreign_keys))
+
+
+def _column(info: ColumnInfo, values: Sequence, description: Description, is_key: bool) -> Column:
+    # the numbers of a key say nothing about the question
+    shown = [value for value in values if isinstance(value, str)] if is_key else values
+    codes = description.values if explains_codes(description.values, values) else ""
+    return Column(info.name, info.kind, _examples(shown), description.meaning, codes)
 
 
 def _foreign_keys(connection: sqlite3.Connection, table: str) -> tuple[ForeignKey, ...]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from tree.schema.read import Column, Table, quoted
+from tree.schema.read import Column, ForeignKey, Table, quoted
 
 FORMATS = ("ddl", "mschema")
 # what is left out of a schema that is too long, in this order; then whole tables
@@ -42,8 +42,8 @@ def schema_text(tables: Sequence[Table], layout: str, shortening: Shortening = F
     return "\n".join(write(kept, known, shortening.steps))
 
 
-def _said(column: Column, steps: int) -> tuple[str, str, tuple[str, ...]]:
-    """What is said of a column beside its name and type: meaning, codes, examples."""
+def _notes(column: Column, steps: int) -> tuple[str, str, tuple[str, ...]]:
+    """What is shown of a column beside its name and type: meaning, codes, examples."""
     return (
         column.meaning if steps < 3 else "",
         column.codes if steps < 2 else "",
@@ -63,25 +63,31 @@ def _ddl(tables: Sequence[Table], known: Collection[str], steps: int) -> list[st
 
 def _ddl_body(table: Table, known: Collection[str], steps: int) -> list[str]:
     keys = [key for key in table.foreign_keys if key.target.lower() in known]
-    single = {key.columns[0]: _references(key) for key in keys if len(key.columns) == 1}
-    entries = []
-    for column in table.columns:
-        primary = "PRIMARY KEY" if table.primary_key == (column.name,) else ""
-        words = [quoted(column.name), column.kind, primary, single.get(column.name, "")]
-        meaning, codes, examples = _said(column, steps)
-        shown = ", ".join(examples)
-        example = f"e.g. {shown}" if shown and (meaning or codes) else shown
-        entries.append((" ".join(filter(None, words)), "; ".join(filter(None, [meaning, codes, example]))))
+    entries = [_ddl_column(table, column, keys, steps) for column in table.columns]
     if len(table.primary_key) > 1:
         entries.append((f"PRIMARY KEY ({_names(table.primary_key)})", ""))
     entries += [(f"FOREIGN KEY ({_names(key.columns)}) {_references(key)}", "") for key in keys if len(key.columns) > 1]
-    return [
-        f"    {text}{',' if number < len(entries) else ''}{f' -- {comment}' if comment else ''}"
-        for number, (text, comment) in enumerate(entries, 1)
-    ]
+    lines = []
+    for number, (text, comment) in enumerate(entries, 1):
+        comma = "," if number < len(entries) else ""
+        lines.append(f"    {text}{comma}{f' -- {comment}' if comment else ''}")
+    return lines
 
 
-def _references(key) -> str:
+def _ddl_column(table: Table, column: Column, keys: Sequence[ForeignKey], steps: int) -> tuple[str, str]:
+    """The definition of a column, and the comment behind it."""
+    primary = "PRIMARY KEY" if table.primary_key == (column.name,) else ""
+    # the last one, should a column have several
+    references = next((_references(key) for key in reversed(keys) if key.columns == (column.name,)), "")
+    definition = " ".join(filter(None, [quoted(column.name), column.kind, primary, references]))
+    meaning, codes, examples = _notes(column, steps)
+    shown = ", ".join(examples)
+    if shown and (meaning or codes):
+        shown = f"e.g. {shown}"
+    return definition, "; ".join(filter(None, [meaning, codes, shown]))
+
+
+def _references(key: ForeignKey) -> str:
     return f"REFERENCES {quoted(key.target)}{f' ({_names(key.referred)})' if key.referred else ''}"
 
 
@@ -93,16 +99,7 @@ def _mschema(tables: Sequence[Table], known: Collection[str], steps: int) -> lis
     lines, links = ["【Schema】"], []
     for table in tables:
         lines += [f"# Table: {quoted(table.name)}", "["]
-        for column in table.columns:
-            meaning, codes, examples = _said(column, steps)
-            words = [
-                f"{quoted(column.name)}:{column.kind or 'ANY'}",
-                "Primary Key" if column.name in table.primary_key else "",
-                meaning,
-                codes,
-                f"Examples: [{', '.join(examples)}]" if examples else "",
-            ]
-            lines.append(f"({', '.join(filter(None, words))}),")
+        lines += [f"({_mschema_column(table, column, steps)})," for column in table.columns]
         lines.append("]")
         for key in table.foreign_keys:
             if key.target.lower() in known:
@@ -110,7 +107,14 @@ def _mschema(tables: Sequence[Table], known: Collection[str], steps: int) -> lis
     return lines + (["【Foreign keys】", *links] if links else [])
 
 
-def _links(table: Table, key, tables: Sequence[Table]) -> list[str]:
+def _mschema_column(table: Table, column: Column, steps: int) -> str:
+    meaning, codes, examples = _notes(column, steps)
+    primary = "Primary Key" if column.name in table.primary_key else ""
+    shown = f"Examples: [{', '.join(examples)}]" if examples else ""
+    return ", ".join(filter(None, [f"{quoted(column.name)}:{column.kind or 'ANY'}", primary, meaning, codes, shown]))
+
+
+def _links(table: Table, key: ForeignKey, tables: Sequence[Table]) -> list[str]:
     target = next(other for other in tables if other.name.lower() == key.target.lower())
     referred = key.referred or target.primary_key
     return [
