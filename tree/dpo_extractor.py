@@ -16,7 +16,8 @@ from pathlib import Path
 from common.files import run_script
 from tree.pairs.extraction import STRATEGIES, add_pair_flags, check_pair_flags, pair_settings
 from tree.pairs.pair_files import counts_line, pair_file, write_pairs
-from tree.tree_files import read_trees, shard_of_trees
+from tree.pairs.shard import shard_of_trees
+from tree.tree_files import read_trees
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:

@@ -31,7 +31,7 @@ from common.files import (
     write_json_list,
 )
 from common.locks import alone_in, among_as_many
-from common.manifest import Manifest, pair_manifest_path, shard_of
+from common.manifest import Manifest, pair_manifest_path
 from common.model_folder import model_fingerprint
 from tree.generator import (
     EngineDied,
@@ -45,6 +45,7 @@ from tree.generator import (
 )
 from tree.pairs.extraction import STRATEGIES, PairSettings
 from tree.pairs.pair_files import PairWriter, counts_line, pair_file
+from tree.pairs.shard import shard_of
 from tree.prompts import Message
 from tree.replies import Reply
 from tree.run.databases import check_unchanged

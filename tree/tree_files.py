@@ -10,7 +10,6 @@ from pathlib import Path
 from types import UnionType
 
 from common.files import InputError, read_json
-from common.manifest import WHOLE, Shard, shard_of
 from common.rows import iterate_json
 from tree.prompts import REVISIONS
 from tree.sql.results import FLAGS, OUTCOMES
@@ -221,18 +220,6 @@ def _ancestors(tree: RevisionTree, node: TreeNode) -> tuple[list[str], str]:
 
 
 # --- the manifest beside a tree file ----------------------------------------------------------------------------------
-
-
-def shard_of_trees(tree_file: str) -> Shard:
-    """Which part of which run the trees are, from the manifest beside them."""
-    path = Path(tree_file).with_name("manifest.json")
-    if not path.exists():
-        print(f"note: no {path}, so the trees are taken as shard 0 of 1")
-        return WHOLE
-    try:
-        return shard_of(read_json(path, dict))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the manifest of grown trees ({error}); move it away if it is not") from None
 
 
 def run_arguments(tree_file: str) -> dict:

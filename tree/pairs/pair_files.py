@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import IO
 
 from common.files import JsonList, replacing
-from common.manifest import PairManifest, Shard, code_version, file_fingerprint
+from common.manifest import PairManifest, code_version, file_fingerprint
 from tree.pairs.extraction import REASONS, PairSettings, extract_pairs
+from tree.pairs.shard import Shard
 from tree.tree_node import RevisionTree
 
 

@@ -1,4 +1,4 @@
-"""Where a run of a shard is kept, and which of them the same command resumes."""
+"""Where the runs of a shard are kept, and which of them the same command resumes."""
 
 import os
 import time
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import InputError, read_json, sync_file
-from common.manifest import differences, shard_of
-
-DIFFERENCES_SHOWN = 12
+from common.manifest import refuse_other_run, warn_of_other_code
+from tree.pairs.shard import shard_of
 
 
 @dataclass(frozen=True)
@@ -39,21 +38,13 @@ def find_run(part: Path, content: dict) -> StoredRun | None:
     Raises InputError when there is none and the newest run is unfinished: whoever wants its trees must ask with its
     settings, data and databases, whoever does not must say so.
     """
-    now, runs = shard_of(content), stored_runs(part)
+    now, runs = shard_of(content).run, stored_runs(part)
     for run in runs:
-        if shard_of(run.manifest).run == now.run:
-            if changed := differences(shard_of(run.manifest).grown_with, now.grown_with):
-                print(f"warning: {run.folder} was begun with other code ({', '.join(changed)}); its trees are kept")
+        if shard_of(run.manifest).run == now:
+            warn_of_other_code(run.folder, run.manifest, content)
             return run
     if runs and not runs[0].finished:
-        changed = differences(shard_of(runs[0].manifest).run, now.run)
-        shown, more = changed[:DIFFERENCES_SHOWN], len(changed) - DIFFERENCES_SHOWN
-        shown += [f"and {more} more"] if more > 0 else []
-        what = "databases" if all(line.startswith("database ") for line in changed) else "settings"
-        raise InputError(
-            f"{runs[0].folder} is unfinished and was begun with other {what}; give them again to resume it, or "
-            f"--fresh to begin anew:" + "".join(f"\n  {line}" for line in shown)
-        )
+        refuse_other_run(runs[0].folder, shard_of(runs[0].manifest).run, now, "--fresh to begin anew")
     return None
 
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import write_json_list
-from common.manifest import PER_SHARD, PairManifest, file_fingerprint, pair_manifest_path, read_pair_manifest, shard_of
+from common.manifest import PairManifest, file_fingerprint, pair_manifest_path, read_pair_manifest
 from tests.conftest import ROOT, assert_one_line_error, run_script
 from tree.merge_shards import choose_test_databases
+from tree.pairs.shard import PER_SHARD, shard_of
 from tree.run.settings import parse_arguments
 
 RUN = {"data_fingerprint": "d4", "model_fingerprint": "m1", "num_shards": 3, "seed": 0, "max_pairs": 16}

@@ -117,7 +117,7 @@ def test_settings_decide_what_is_continued(places, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     folder = the_run(tmp_path)
     other = worker(places, tmp_path, "--seed", "1", "--max_depth", "2")
-    assert_one_line_error(other, f"{folder} is unfinished", "--fresh")
+    assert_one_line_error(other, f"{folder} holds an unfinished run with other settings", "--fresh")
     assert "\n  max_depth: 3 -> 2\n" in other.stderr and "\n  seed: 0 -> 1\n" in other.stderr
     fresh = worker(places, tmp_path, "--seed", "1", "--fresh")
     assert fresh.returncode == 0, fresh.stderr
@@ -179,7 +179,7 @@ def test_a_killed_run_goes_on_with_the_same_databases_only(places, whole, moved,
     assert worker(places, output, KILL_AT="9").returncode == -signal.SIGKILL
     change(folder)
     other = worker(flags, output)
-    assert_one_line_error(other, f"{the_run(output)} is unfinished", "other databases", "--fresh")
+    assert_one_line_error(other, f"{the_run(output)} holds an unfinished run with other databases", "--fresh")
     assert re.search(r"\n  database shop: [0-9a-f]{16} -> [0-9a-f]{16}\n$", other.stderr)
     assert worker(places, output).returncode == 0 and results(output) == results(whole)
     # finished: other databases begin a new run, these write the files again
@@ -215,7 +215,7 @@ def test_a_database_that_changes_under_a_run_ends_it(moved, tmp_path):
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
     assert "shop.sqlite: it or its descriptions changed while they were in use" in line and "--fresh" in line
     assert "axe" not in "".join(path.read_text() for path in output.rglob("trees.jsonl"))
-    assert_one_line_error(run := worker(flags, output), "is unfinished", "other databases")
+    assert_one_line_error(run := worker(flags, output), "holds an unfinished run with other databases")
     assert "database shop: " in run.stderr
 
 
