@@ -50,13 +50,13 @@ IN_FLIGHT = 2 * SEQUENCES // SAMPLES  # questions at the same time, as tree.run_
 
 
 @dataclass
-class Request:
+class SimulatedRequest:
     """`n` replies to one prompt: their length in tokens, seconds of SQL after them, and what is asked for next."""
 
     n: int
     tokens: float
     sql: float
-    children: list["Request"]
+    children: list["SimulatedRequest"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Tree:
     """The first request of a question, how many requests there are, and whose schema its prompt begins with."""
 
     db_id: str
-    first: Request
+    first: SimulatedRequest
     requests: int
 
 
@@ -103,10 +103,10 @@ def draw_tree(question: Question, right: float, tokens: float, args: argparse.Na
     """A tree in which each reply is right with probability `right`, its replies about `tokens` long."""
     sigma = args.spread
 
-    def request(n: int) -> Request:
+    def request(n: int) -> SimulatedRequest:
         length = max(1.0, tokens * math.exp(random.gauss(-sigma * sigma / 2, sigma)))
         slow = any(random.random() < args.slow_queries for _ in range(n))
-        return Request(n, length, args.sql_timeout if slow else args.sql_seconds, [])
+        return SimulatedRequest(n, length, args.sql_timeout if slow else args.sql_seconds, [])
 
     first = request(ROOTS)
     level, nodes, requests = [first], ROOTS, 1
@@ -152,15 +152,15 @@ class Engine:
         self.now = 0.0
         self.given = 0.0  # tokens that every reply in progress has been given since the start
         self.active = 0
-        self.writing: list[tuple[float, int, Request, Tree]] = []  # by the amount given at which it ends
-        self.in_sql: list[tuple[float, int, Request, Tree]] = []  # by the time at which it ends
-        self.waiting: deque[tuple[Request, Tree]] = deque()
+        self.writing: list[tuple[float, int, SimulatedRequest, Tree]] = []  # by the amount given at which it ends
+        self.in_sql: list[tuple[float, int, SimulatedRequest, Tree]] = []  # by the time at which it ends
+        self.waiting: deque[tuple[SimulatedRequest, Tree]] = deque()
         self.number = 0  # keeps the heaps from comparing requests
 
     def _rate(self) -> float:
         return self.args.one_rate / (1 + (self.active - 1) / self.half)
 
-    def _ask(self, request: Request, tree: Tree) -> None:
+    def _ask(self, request: SimulatedRequest, tree: Tree) -> None:
         self.waiting.append((request, tree))
         while self.waiting and self.active + self.waiting[0][0].n <= SEQUENCES:
             request, tree = self.waiting.popleft()

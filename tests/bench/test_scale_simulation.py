@@ -13,7 +13,7 @@ from bench.scale_simulation import (
     NODES,
     Engine,
     Gpu,
-    Request,
+    SimulatedRequest,
     Tree,
     beta_shape,
     cluster,
@@ -50,10 +50,12 @@ def test_a_tree_has_no_more_queries_than_its_bound(seed, right):
 
 
 def test_one_reply_takes_what_its_tokens_prompt_and_sql_take():
-    tree = Tree("db", Request(1, 50, 2.0, [Request(1, 100, 3.0, [])]), 2)
+    tree = Tree("db", SimulatedRequest(1, 50, 2.0, [SimulatedRequest(1, 100, 3.0, [])]), 2)
     assert Engine(ENGINE).grow([tree]) == pytest.approx(0.6 + 0.5 + 2 + 1 + 3)
     # the schema is in the prefix cache for the second tree; two replies at a time are slower than one
-    both = Engine(ENGINE).grow([Tree("db", Request(1, 50, 0.0, []), 1), Tree("db", Request(1, 50, 0.0, []), 1)])
+    both = Engine(ENGINE).grow(
+        [Tree("db", SimulatedRequest(1, 50, 0.0, []), 1), Tree("db", SimulatedRequest(1, 50, 0.0, []), 1)]
+    )
     assert both == pytest.approx(0.7 + 0.5 * 1.1)
 
 

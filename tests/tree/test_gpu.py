@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
-from tests.conftest import ROOT, assert_one_line_error, run_script
+from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tree import generator
 from tree.run.gpu_memory import GIB, Shape, first_card, fit, fit_lines, model_shape
 from tree.run.ray_shard import RayRun, run_shard
@@ -313,11 +313,12 @@ def test_the_card_is_the_first_that_the_caller_shows(visible, answer, card, tmp_
     assert first_card() == card
 
 
-def test_a_dry_run_tells_what_fits(dataset, tiny_model, tmp_path):
+def test_a_dry_run_tells_what_fits(dataset, tiny_model, tmp_path, monkeypatch):
     flags = ("--data", dataset, "--db_root", dataset.parent / "databases", "--model", tiny_model)
-    dry = ("-m", "tree.run_pipeline", *flags, "--output_dir", tmp_path / "out", "--dry_run")
-    run = run_script(*dry, "--gpu_gib", "24", CUDA_VISIBLE_DEVICES="")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    dry = ("tree.run_pipeline", *flags, "--output_dir", tmp_path / "out", "--dry_run")
+    run = run_main(*dry, "--gpu_gib", "24")
     assert run.returncode == 0 and "a GPU of 24 GiB" in run.stdout and "room for" in run.stdout
-    assert "GiB" not in run_script(*dry, CUDA_VISIBLE_DEVICES="").stdout
+    assert "GiB" not in run_main(*dry).stdout
     without = [word for word in dry if word != "--dry_run"]
-    assert_one_line_error(run_script(*without, "--gpu_gib", "24"), "--gpu_gib", "--dry_run")
+    assert_one_line_error(run_main(*without, "--gpu_gib", "24"), "--gpu_gib", "--dry_run")

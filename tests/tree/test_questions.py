@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
-from tests.conftest import assert_one_line_error, run_script
+from tests.conftest import assert_one_line_error, run_main
 from tree.questions import by_database, estimated_cost, limited, load_questions, shards
 from tree.tree_node import Question
 
@@ -18,7 +18,7 @@ ROWS = [{"db_id": "a", "question": f"q{i}", "evidence": "é", "SQL": "SELECT 1"}
 
 
 def add_ids(path: Path):
-    return run_script("add_question_id.py", "--file", path)
+    return run_main("add_question_id", "--file", path)
 
 
 def test_ids_come_first_and_a_second_run_changes_nothing(tmp_path):
