@@ -6,7 +6,7 @@
 
 Edit the constants, or give one as a flag of the same name in lower case. Writes into OUTPUT_DIR: adapter with score
 head, tokenizer, README.md (model card), training_curve.png, metrics.json, trained_on.json, manifest.json, and the last
-checkpoints. A run that was killed goes on from its last checkpoint when the same command is given again.
+checkpoints. A run that was killed resumes from its last checkpoint when the same command is given again.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ SEED = 0  # order of the questions, split, LoRA's initial weights
 # output: last, so that it can be named after any of the above
 OUTPUT_DIR = "qwen-reward-model-sql-train"  # folder to write to
 FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to be continued
-CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to go on from after a kill (0 = those of validations)
+CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to resume from after a kill (0 = those of validations)
 REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # --------------------------------------------------------------------------------------------------
 
@@ -206,10 +206,10 @@ def run_manifest(settings: TrainingSettings, base: Path):
 
 def run_training(trainer, checkpoint: Path | None) -> dict:
     """Train to the end; the steps made, the step that is kept, and the seconds of this process."""
-    from reward.checkpoints import train_on
+    from reward.checkpoints import train_from
 
     start = time.perf_counter()
-    train_on(trainer, checkpoint)
+    train_from(trainer, checkpoint)
     return {
         "steps": trainer.state.global_step,
         "kept_step": trainer.state.best_global_step or trainer.state.global_step,
@@ -239,14 +239,14 @@ def write_results(
 
 
 def train_reward_model(settings: TrainingSettings, base: Path, pairs: list) -> None:
-    """The whole run in its folder: begun, gone on with, or found finished."""
-    from reward.checkpoints import begin, end, goes_on, is_finished, save_adapter, step_of
+    """The whole run in its folder: begun, resumed, or found finished."""
+    from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made
 
     output, manifest = Path(settings.output_dir), run_manifest(settings, base)
     if not settings.fresh and is_finished(output, manifest.content):
         print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
         return
-    going_on = not settings.fresh and goes_on(output, manifest.content)
+    resume = not settings.fresh and is_unfinished(output, manifest.content)
     for name, value in asdict(settings).items():
         print(f"{name} = {value!r}")
     if manifest.content["prompt_settings"] is None:
@@ -265,15 +265,15 @@ def train_reward_model(settings: TrainingSettings, base: Path, pairs: list) -> N
 
     tokenizer = load_tokenizer(base)
     train, validation, counts = tokenized_split(pairs, tokenizer, settings)
-    checkpoint = begin(output, manifest.content, going_on)
+    checkpoint = begin(output, manifest.content, resume)
     if checkpoint:
-        print(f"going on from {checkpoint}")
+        print(f"resuming from {checkpoint}")
 
     # --- model ---
     set_seed(settings.seed)
     model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype), settings.flex_attention)
     torch.nn.init.zeros_(model.score.weight)  # candidates begin even: a random head's order must first be unlearned
-    first_step = step_of(checkpoint)
+    first_step = steps_made(checkpoint)
     trainer = make_trainer(settings, model, tokenizer, train, validation, first_step)
 
     # --- training ---

@@ -1,31 +1,32 @@
-"""Which training run is in a folder, and from which of its checkpoints it goes on after a kill."""
+"""Which training run is in a folder, and from which of its checkpoints it resumes after a kill."""
 
 import contextlib
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.files import NO_ROOM, InputError, read_json, sync_file, write_json
-from common.manifest import code_of, differences
+from common.manifest import refuse_other_run, run_of, warn_of_other_code
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 UNFINISHED = "unfinished.json"  # the manifest of a run, from its start to its end
+COMPLETE = "complete"  # in a checkpoint: all of it is on disk; made last and deleted first
 FULL = ("PytorchStreamWriter", "inline_container", "IoError", "I/O error")  # what torch and safetensors say then
-COMPLETE = "complete.json"  # the sizes of a checkpoint's files, written when all of them are on disk
 # settings in which a run may differ from what it was when it began; data and model have fingerprints
 MAY_DIFFER = frozenset({"fresh", "report_to", "output_dir", "model_id", "data_path", "checkpoint_steps"})
 
 
-def _run_of(manifest: dict) -> dict:
-    """What makes a training run: settings, data, model, number of processes."""
-    return {
-        "data_fingerprint": manifest["inputs"]["data"]["sha256"],
-        "model_fingerprint": manifest["model_fingerprint"],
-        "processes": manifest.get("processes", 1),
-        **{name: value for name, value in manifest["arguments"].items() if name not in MAY_DIFFER},
-    }
+# --- the run of a folder ----------------------------------------------------------------------------------------------
+
+
+def _run(manifest: dict) -> dict:
+    return run_of(manifest, MAY_DIFFER, facts=["processes"])
 
 
 def is_finished(output: Path, manifest: dict) -> bool:
@@ -33,85 +34,88 @@ def is_finished(output: Path, manifest: dict) -> bool:
     stored = output / "manifest.json"
     if (output / UNFINISHED).exists() or not stored.exists() or not (output / "adapter_model.safetensors").exists():
         return False
-    return _run_of(read_json(stored, dict)) == _run_of(manifest)
+    return _run(read_json(stored, dict)) == _run(manifest)
 
 
-def goes_on(output: Path, manifest: dict) -> bool:
+def is_unfinished(output: Path, manifest: dict) -> bool:
     """Whether the folder holds this very run, unfinished. Raises InputError when it holds another one, unfinished."""
     path = output / UNFINISHED
     if not path.exists():
         return False
     stored = read_json(path, dict)
-    if changed := differences(_run_of(stored), _run_of(manifest)):
-        raise InputError(
-            f"{output} holds an unfinished run with other settings; give them again to go on with it, --fresh true to "
-            f"begin anew, or another --output_dir:" + "".join(f"\n  {line}" for line in changed)
-        )
-    if changed := differences(code_of(stored), code_of(manifest)):
-        print(f"warning: the run in {output} was begun with other code ({', '.join(changed)})")
+    if _run(stored) != _run(manifest):
+        anew = "--fresh true to begin anew, or another --output_dir"
+        refuse_other_run(output, _run(stored), _run(manifest), anew)
+    warn_of_other_code(output, stored, manifest)
     return True
 
 
-def _checkpoints(output: Path) -> Iterator[tuple[int, Path]]:
-    """(step, folder) of every checkpoint, whole or not."""
-    for folder in output.glob("checkpoint-*"):
-        if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and folder.is_dir():
-            yield int(match[1]), folder
+def begin(output: Path, manifest: dict, resume: bool) -> Path | None:
+    """The checkpoint to resume from, None to begin anew; in either case the run is marked as unfinished.
+
+    Every process of the run calls this, the first one changes files.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        kept = {folder for _, folder in _complete(output)} if resume else set()
+        remove_checkpoints(output, kept)
+        write_json(output / UNFINISHED, manifest)
+    return newest_checkpoint(output) if resume else None
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != COMPLETE}
+def end(output: Path) -> None:
+    """The run is finished and its results are on disk."""
+    (output / UNFINISHED).unlink()
 
 
-def seal(folder: Path) -> None:
-    """Say of a checkpoint that it is complete, when all of it is on disk."""
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def _checkpoints(output: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of every checkpoint, complete or not."""
+    matches = ((re.fullmatch(r"checkpoint-(\d+)", folder.name), folder) for folder in output.glob("checkpoint-*"))
+    return [(int(match[1]), folder) for match, folder in matches if match and folder.is_dir()]
+
+
+def _complete(output: Path) -> list[tuple[int, Path]]:
+    return [(step, folder) for step, folder in _checkpoints(output) if (folder / COMPLETE).exists()]
+
+
+def mark_complete(folder: Path) -> None:
+    """Say of a checkpoint that it is complete, once all of it is on disk."""
     for path in folder.iterdir():
         sync_file(path)
-    write_json(folder / COMPLETE, _sizes(folder))
+    sync_file(folder)
+    (folder / COMPLETE).touch()
+    sync_file(folder)
     sync_file(folder.parent)
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint is as it was when it was sealed."""
-    try:
-        return read_json(folder / COMPLETE, dict) == _sizes(folder)
-    except InputError:  # never sealed
-        return False
 
 
 def newest_checkpoint(output: Path) -> Path | None:
     """The last complete checkpoint."""
-    complete = [(step, folder) for step, folder in _checkpoints(output) if is_complete(folder)]
-    return max(complete)[1] if complete else None
+    return max(_complete(output), default=(0, None))[1]
 
 
-def remove_checkpoints(output: Path, torn_only: bool) -> None:
-    """Delete the checkpoints of a folder, or those that a kill tore."""
-    for _, folder in list(_checkpoints(output)):
-        if not torn_only or not is_complete(folder):
+def remove_checkpoints(output: Path, kept: Collection[Path]) -> None:
+    """Delete all other checkpoints of a folder; one that is left half deleted is no longer marked as complete."""
+    for _, folder in _checkpoints(output):
+        if folder not in kept:
+            (folder / COMPLETE).unlink(missing_ok=True)
+            sync_file(folder)
             shutil.rmtree(folder)
 
 
-def step_of(checkpoint: Path | None) -> int:
+def steps_made(checkpoint: Path | None) -> int:
     """How many optimiser steps were made when the checkpoint was written."""
     return read_json(checkpoint / "trainer_state.json", dict)["global_step"] if checkpoint else 0
 
 
-def was_last(checkpoint: Path) -> bool:
+def training_had_ended(checkpoint: Path) -> bool:
     """Whether training had ended when the checkpoint was written: all steps made, or stopped early."""
     state = read_json(checkpoint / "trainer_state.json", dict)
     return state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"]
 
 
-def begin(output: Path, manifest: dict, going_on: bool) -> Path | None:
-    """The checkpoint to go on from, None to begin anew; in either case the run is marked as unfinished.
-
-    Every process of the run calls this, the first one changes files.
-    """
-    if os.environ.get("RANK", "0") == "0":
-        remove_checkpoints(output, torn_only=going_on)
-        write_json(output / UNFINISHED, manifest)
-    return newest_checkpoint(output) if going_on else None
+# --- training and saving ----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -128,20 +132,20 @@ def _writing(output: str | os.PathLike) -> Iterator[None]:
         reason = str(error).splitlines()[0]
         print(file=sys.stderr)  # ends the line of the progress bar
         raise InputError(
-            f"{output}: cannot be written, is the disk full? ({reason}) Make room; the same command goes on from the "
+            f"{output}: cannot be written, is the disk full? ({reason}) Make room; the same command resumes from the "
             "last checkpoint"
         ) from None
 
 
-def train_on(trainer, checkpoint: Path | None) -> None:
+def train_from(trainer: "Trainer", checkpoint: Path | None) -> None:
     """Train from the start, or from a checkpoint; from the last one of a run nothing is left but to keep the best."""
-    if checkpoint and was_last(checkpoint):
+    if checkpoint and training_had_ended(checkpoint):
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
     with _writing(trainer.args.output_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def save_adapter(trainer, output: Path) -> None:
+def save_adapter(trainer: "Trainer", output: Path) -> None:
     """Adapter and tokenizer; each file is replaced when all of them are there."""
     new = output / ".new"
     with _writing(output):
@@ -151,8 +155,3 @@ def save_adapter(trainer, output: Path) -> None:
             sync_file(path)
             os.replace(path, output / path.name)
         new.rmdir()
-
-
-def end(output: Path) -> None:
-    """The run is finished and its results are on disk."""
-    (output / UNFINISHED).unlink()

@@ -14,11 +14,10 @@ from datasets import Dataset, concatenate_datasets
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 from trl import RewardTrainer
 
 from common.files import InputError
-from reward.checkpoints import newest_checkpoint, seal
+from reward.checkpoints import mark_complete, newest_checkpoint, remove_checkpoints
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
 from reward.packing import pack, packed_scores, pad_rows
 from reward.tokens import FILLER
@@ -144,8 +143,10 @@ class CheckpointKeeper(TrainerCallback):
     def on_save(self, args, state, control, **_) -> None:
         PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            rotate_checkpoints(args.output_dir, save_total_limit=1, best_model_checkpoint=state.best_model_checkpoint)
+            output = Path(args.output_dir)
+            last, best = (output / f"checkpoint-{step}" for step in (state.global_step, state.best_global_step))
+            mark_complete(last)
+            remove_checkpoints(output, kept={last, best})
 
 
 class EndLogger(TrainerCallback):

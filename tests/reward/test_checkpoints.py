@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.locks import alone_in
-from reward.checkpoints import is_complete, newest_checkpoint, remove_checkpoints, seal
+from reward.checkpoints import COMPLETE, begin, mark_complete, newest_checkpoint, remove_checkpoints
 from tests.conftest import assert_one_line_error, run_script
 
 # runs train.py, and dies of SIGKILL where the first argument says
@@ -210,13 +211,13 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_model, pair_r
 
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
-    """Two sealed checkpoints."""
+    """Two complete checkpoints."""
     for step in (9, 10):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
             (folder / name).write_text(name * step)
-        seal(folder)
+        mark_complete(folder)
     return tmp_path
 
 
@@ -225,15 +226,38 @@ def test_the_newest_checkpoint_is_that_of_the_most_steps(output):
     assert newest_checkpoint(output).name == "checkpoint-10"
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", "trainer_state.json", "complete.json"])
-@pytest.mark.parametrize("left", [0, 5, None])
-def test_a_torn_checkpoint_is_not_used_and_goes(output, name, left):
-    path = output / "checkpoint-10" / name
-    if left is None:
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[:left])
-    assert not is_complete(path.parent)
+def test_a_checkpoint_that_was_not_written_to_its_end_is_not_used_and_goes(output):
+    shutil.copytree(output / "checkpoint-10", output / "checkpoint-11")
+    (output / "checkpoint-11" / COMPLETE).unlink()
+    assert newest_checkpoint(output).name == "checkpoint-10"
+    assert begin(output, {}, resume=True).name == "checkpoint-10"
+    assert steps_of(output) == [9, 10]
+    assert begin(output, {}, resume=False) is None
+    assert steps_of(output) == []
+
+
+def test_a_checkpoint_is_complete_when_all_of_it_is_on_disk(output, monkeypatch):
+    """After a power cut there is what was synced, in the order in which it was."""
+    folder, synced, true = output / "checkpoint-10", [], os.fsync
+    (folder / COMPLETE).unlink()
+
+    def fsync(handle: int) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{handle}")), (folder / COMPLETE).exists()))
+        true(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    mark_complete(folder)
+    before = {path for path, marked in synced if not marked}
+    assert before == {folder, *(path for path in folder.iterdir() if path.name != COMPLETE)}
+    assert [path for path, marked in synced if marked] == [folder, output]
+
+
+def test_a_checkpoint_that_is_half_deleted_is_not_used(output, monkeypatch):
+    def killed(folder: Path) -> None:
+        (folder / "optimizer.pt").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_checkpoints(output, kept={output / "checkpoint-9"})
     assert newest_checkpoint(output).name == "checkpoint-9"
-    remove_checkpoints(output, torn_only=True)
-    assert steps_of(output) == [9]
