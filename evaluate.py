@@ -32,6 +32,8 @@ from eval.evaluation_report import draw, markdown_page, terminal_lines
 from eval.execution_accuracy import SEPARATOR
 from eval.pair_report import Rewards, pair_report
 from reward.data import PreferencePair, Prompt, load_pairs
+from reward.launch import stay_offline
+from reward.tokens import load_tokenizer
 from reward.trained_on import check_overlap
 from tree.run.databases import check_unchanged, database_fingerprints
 from tree.sql.results import Result
@@ -224,6 +226,7 @@ def write_report(settings: EvaluationSettings, report: dict) -> None:
 
 def main(words: list[str] | None = None) -> None:
     settings = parse_arguments(words)
+    stay_offline()
 
     # --- everything that can be wrong, before a model is loaded ---
     base = check_model_folder(settings.base_model)
@@ -234,7 +237,7 @@ def main(words: list[str] | None = None) -> None:
     inputs = {name: path for name in ("test_data", "candidates") if (path := getattr(settings, name))}
     facts = {"databases": databases, "model": str(base), "model_fingerprint": model_fingerprint(base)}
     manifest = Manifest(asdict(settings), inputs, **facts)
-    from reward.model import check_adapter, load_tokenizer  # which loads torch
+    from reward.model import check_adapter  # which loads torch
 
     for adapter in settings.trained:
         check_adapter(adapter, base)

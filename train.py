@@ -6,19 +6,38 @@
 
 Edit the constants, or give one as a flag of the same name in lower case. Writes into OUTPUT_DIR: adapter with score
 head, tokenizer, README.md (model card), training_curve.png, metrics.json, trained_on.json, manifest.json, and the last
-checkpoints. A run that was killed resumes from its last checkpoint when the same command is given again.
+checkpoints. A run that was killed is resumed from its last checkpoint when the same command is given again.
 """
 
 import contextlib
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common.files import InputError, run_script, write_json
-from reward.launch import check_accelerate, check_machine, is_first_process, use_one_gpu
+from common.files import InputError, run_script
+from common.locks import alone_in
+from common.manifest import Manifest
+from common.model_folder import check_model_folder, model_fingerprint
+from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
+from reward.data import PreferencePair, Question, load_pairs
+from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
+from reward.metrics import reward_differences
+from reward.report import history_metrics, validation_results, write_results
 from reward.settings import TrainingSettings, read_settings, settings_of
+from reward.tokens import TokenizedQuestion, load_tokenizer, pairs_of, training_data
+from reward.trained_on import write_trained_on
+from tree.run.prompt_settings import made_with
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import RewardConfig
+
+    from reward.trainer import PackedTrainer
 
 # --------------------------------------------------------------------------------------------------
 # input
@@ -27,7 +46,6 @@ DATA_PATH = "final_data_train.json"  # preference pairs (step 4.2)
 # data
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by whole databases if possible (0 = none)
 MAX_LENGTH = 4096  # longest prompt + SQL in tokens; pairs with a longer side are dropped and counted
-SHARE_PREFIX = True  # schema, question and what else candidates share computed once; False: TRL's own, pair by pair
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
 MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model
@@ -40,7 +58,7 @@ LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separ
 LEARNING_RATE = 2e-4  # peak (compared in docs/RESULTS.md); LoRA wants about ten times the rate of full fine-tuning
 EPOCHS = 1.0  # passes over the pairs
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
-BATCH_SIZE = 4  # questions per device and forward pass, of one database if possible (without SHARE_PREFIX: pairs)
+BATCH_SIZE = 4  # questions per device and forward pass, of one database if possible
 GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step (1 or 2: no difference is shown, docs/RESULTS.md)
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 WEIGHT_DECAY = 0.0  # AdamW's weight decay (0 = off)
@@ -52,7 +70,7 @@ EARLY_STOPPING = 0  # stop after so many validations without a lower loss (0 = o
 SEED = 0  # order of the questions, split, LoRA's initial weights
 # output: last, so that it can be named after any of the above
 OUTPUT_DIR = "qwen-reward-model-sql-train"  # folder to write to
-FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to be continued
+FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to be resumed
 CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to resume from after a kill (0 = those of validations)
 REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # --------------------------------------------------------------------------------------------------
@@ -63,7 +81,7 @@ def default_settings() -> TrainingSettings:
     return settings_of(globals())
 
 
-def lora_config(settings: TrainingSettings):
+def lora_config(settings: TrainingSettings) -> "LoraConfig":
     from peft import LoraConfig
 
     targets = settings.lora_targets
@@ -77,7 +95,8 @@ def lora_config(settings: TrainingSettings):
     )
 
 
-def reward_config(settings: TrainingSettings, validate: bool, first_step: int):
+def reward_config(settings: TrainingSettings, validate: bool = False, first_step: int = 0) -> "RewardConfig":
+    """TRL's settings of a run that validates or not, from its first step or resumed from a later one."""
     import torch
     from trl import RewardConfig
 
@@ -97,7 +116,7 @@ def reward_config(settings: TrainingSettings, validate: bool, first_step: int):
         gradient_checkpointing=settings.gradient_checkpointing,
         logging_steps=settings.logging_steps,
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # WatchedTrainer stops there
+        logging_nan_inf_filter=False,  # PackedTrainer stops there
         eval_strategy=interval if validate else "no",
         eval_steps=settings.eval_steps or None,
         eval_on_start=validate and not first_step,
@@ -118,80 +137,45 @@ def reward_config(settings: TrainingSettings, validate: bool, first_step: int):
     )
 
 
-def make_trainer(settings: TrainingSettings, model, tokenizer, train: list, validation: list, first_step: int = 0):
-    """The trainer of tokenized questions: ours, which packs them, or TRL's own."""
+def make_trainer(
+    settings: TrainingSettings,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    train: Sequence[TokenizedQuestion],
+    validation: Sequence[TokenizedQuestion] = (),
+    first_step: int = 0,
+) -> "PackedTrainer":
+    """The trainer of a base model with new LoRA weights; `first_step` is above 0 for a run that is resumed."""
     from datasets import Dataset
     from transformers import EarlyStoppingCallback
 
-    from reward.tokens import pair_rows, question_rows
-    from reward.trainer import (
-        CheckpointKeeper,
-        EndLogger,
-        QuestionCollator,
-        SharedPrefixTrainer,
-        WatchedTrainer,
-        validation_metrics,
-    )
+    from reward.batches import QuestionCollator, question_rows
+    from reward.trainer import CheckpointKeeper, EndLogger, PackedTrainer, validation_metrics
 
-    if settings.share_prefix:
-        relations = sorted({pair.relation for part in train + validation for pair in part.question.pairs})
-        make, of_kind = (
-            SharedPrefixTrainer,
-            {
-                "data_collator": QuestionCollator(tokenizer.pad_token_id, settings.token_budget),
-                "compute_metrics": validation_metrics(relations),
-            },
-        )
-        # neighbours share a forward pass and should begin alike; in training the sampler sees to that
-        validation = sorted(validation, key=lambda part: part.prefix)
-        sets = [question_rows(part, settings.margin_by_distance, relations) for part in (train, validation)]
-    else:
-        make, of_kind = WatchedTrainer, {}
-        sets = [pair_rows(part, settings.margin_by_distance) for part in (train, validation)]
-    return make(
+    relations = sorted({pair.relation for pair in pairs_of([*train, *validation])})
+    # neighbours share a forward pass and should begin alike; in training the sampler sees to that
+    validation = sorted(validation, key=lambda question: question.prefix)
+    train_rows, validation_rows = (
+        question_rows(questions, settings.margin_by_distance, relations) for questions in (train, validation)
+    )
+    callbacks = [EndLogger(), CheckpointKeeper(settings.checkpoint_steps)]
+    if settings.early_stopping:
+        callbacks.append(EarlyStoppingCallback(settings.early_stopping))
+    return PackedTrainer(
         model=model,
         args=reward_config(settings, bool(validation), first_step),
-        train_dataset=Dataset.from_list(sets[0]),
-        eval_dataset=Dataset.from_list(sets[1]) if validation else None,
+        train_dataset=Dataset.from_list(train_rows),
+        eval_dataset=Dataset.from_list(validation_rows) if validation else None,
+        data_collator=QuestionCollator(tokenizer.pad_token_id, settings.token_budget),
+        compute_metrics=validation_metrics(relations),
         processing_class=tokenizer,
         peft_config=lora_config(settings),
-        callbacks=[
-            EndLogger(),
-            CheckpointKeeper(settings.checkpoint_steps),
-            *([EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []),
-        ],
-        **of_kind,
+        callbacks=callbacks,
     )
 
 
-def kept_rewards(trainer, tokenizer, questions: list, settings: TrainingSettings, step: int) -> list[list[float]]:
-    """Rewards of the questions' candidates with the kept model. Raises InputError when one is no finite number."""
-    from reward.model import score
-
-    asked = [(question.prompt, question.candidates) for question in questions]
-    rewards = score(trainer.model.eval(), tokenizer, asked, token_budget=settings.token_budget)
-    if not all(math.isfinite(reward) for of_question in rewards for reward in of_question):
-        raise trainer.diverged("a reward", step)
-    return rewards
-
-
-def validate_kept(questions: list, rewards: list[list[float]], margin_scale: float) -> tuple[list[float], dict]:
-    """Reward differences of the validation pairs with the kept model, and what `validation_results` makes of them."""
-    from reward.metrics import reward_differences
-    from reward.report import validation_results
-
-    pairs = [pair for question in questions for pair in question.pairs]
-    differences = reward_differences(pairs, questions, rewards)
-    margins = [margin_scale * pair.margin for pair in pairs]
-    return differences, validation_results(differences, margins, [pair.relation for pair in pairs])
-
-
-def run_manifest(settings: TrainingSettings, base: Path):
+def run_manifest(settings: TrainingSettings, base: Path) -> Manifest:
     """What this run is, from its start."""
-    from common.manifest import Manifest
-    from common.model_folder import model_fingerprint
-    from tree.run.prompt_settings import made_with
-
     prompt_settings = made_with(settings.data_path)
     return Manifest(
         asdict(settings),
@@ -204,10 +188,18 @@ def run_manifest(settings: TrainingSettings, base: Path):
     )
 
 
-def run_training(trainer, checkpoint: Path | None) -> dict:
-    """Train to the end; the steps made, the step that is kept, and the seconds of this process."""
-    from reward.checkpoints import train_from
+def print_settings(settings: TrainingSettings, manifest: Manifest) -> None:
+    for name, value in asdict(settings).items():
+        print(f"{name} = {value!r}")
+    if manifest.content["prompt_settings"] is None:
+        print(
+            f"note: no manifest beside {settings.data_path} says what its prompts were made with, so the adapter will "
+            "not say it either (python -m tree.merge_shards writes one)"
+        )
 
+
+def run_training(trainer: "PackedTrainer", checkpoint: Path | None) -> dict[str, float]:
+    """Train to the end; the steps made, the step whose weights are saved, and the seconds of this process."""
     start = time.perf_counter()
     train_from(trainer, checkpoint)
     return {
@@ -217,79 +209,60 @@ def run_training(trainer, checkpoint: Path | None) -> dict:
     }
 
 
-def write_results(
-    settings: TrainingSettings, trainer, differences: list[float], manifest, counts: dict, first_step: int
+def finite_rewards(
+    trainer: "PackedTrainer", questions: Sequence[Question], settings: TrainingSettings, step: int
+) -> list[list[float]]:
+    """Rewards of the questions' candidates with the trained model. Raises InputError when one is no finite number."""
+    from reward.model import score
+
+    candidates = [(question.prompt, question.candidates) for question in questions]
+    rewards = score(trainer.model.eval(), trainer.processing_class, candidates, token_budget=settings.token_budget)
+    if not all(math.isfinite(reward) for of_question in rewards for reward in of_question):
+        raise trainer.diverged("a reward", step)
+    return rewards
+
+
+def train_reward_model(
+    settings: TrainingSettings, base: Path, pairs: Sequence[PreferencePair], manifest: Manifest
 ) -> None:
-    """Write metrics.json, training_curve.png, README.md and manifest.json beside the adapter."""
-    from reward.report import doubts, draw_curves, history_metrics, write_card
-
-    output, history = Path(settings.output_dir), trainer.state.log_history
-    for doubt in doubts(differences, counts, history):
-        print(f"warning: the kept model (step {counts['kept_step']}) {doubt}")
-    metrics = counts | history_metrics(history, counts["seconds"], first_step)
-    write_json(output / "metrics.json", metrics | {"history": history})
-    draw_curves(history, differences, output / "training_curve.png")
-    write_card(output, settings.model_id, manifest.content["inputs"]["data"], settings, metrics)
-    manifest.write(output / "manifest.json", **metrics)
-    print(
-        f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
-        f"{metrics['seconds']:.0f} s, {metrics['tokens_per_second']:.0f} tokens/s, "
-        f"{metrics['peak_memory_mb']} MB at most; adapter, metrics and curves in {output}"
-    )
-
-
-def train_reward_model(settings: TrainingSettings, base: Path, pairs: list) -> None:
-    """The whole run in its folder: begun, resumed, or found finished."""
-    from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made
-
-    output, manifest = Path(settings.output_dir), run_manifest(settings, base)
-    if not settings.fresh and is_finished(output, manifest.content):
-        print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
-        return
+    """The whole run, from its start or from its last checkpoint, to its results in the output folder."""
+    output = Path(settings.output_dir)
     resume = not settings.fresh and is_unfinished(output, manifest.content)
-    for name, value in asdict(settings).items():
-        print(f"{name} = {value!r}")
-    if manifest.content["prompt_settings"] is None:
-        print(
-            f"note: no manifest beside {settings.data_path} says what its prompts were made with, so the adapter will "
-            "not say it either (python -m tree.merge_shards writes one)"
-        )
 
     # --- data ---
-    import torch
-    from transformers import set_seed
-
-    from reward.model import base_dtype, check_saved, load_base, load_tokenizer
-    from reward.tokens import tokenized_split
-    from reward.trained_on import write_trained_on
-
     tokenizer = load_tokenizer(base)
-    train, validation, counts = tokenized_split(pairs, tokenizer, settings)
+    data = training_data(pairs, tokenizer, settings)
     checkpoint = begin(output, manifest.content, resume)
     if checkpoint:
         print(f"resuming from {checkpoint}")
 
     # --- model ---
+    import torch
+    from transformers import set_seed
+
+    from reward.model import base_dtype, check_saved, load_base
+
     set_seed(settings.seed)
     model = load_base(base, tokenizer.pad_token_id, base_dtype(settings.base_dtype), settings.flex_attention)
     torch.nn.init.zeros_(model.score.weight)  # candidates begin even: a random head's order must first be unlearned
     first_step = steps_made(checkpoint)
-    trainer = make_trainer(settings, model, tokenizer, train, validation, first_step)
+    trainer = make_trainer(settings, model, tokenizer, data.train, data.validation, first_step)
 
     # --- training ---
-    counts |= run_training(trainer, checkpoint)
+    metrics = data.counts | run_training(trainer, checkpoint)
 
     # --- results ---
-    questions = [part.question for part in validation or train[:4]]
-    rewards = kept_rewards(trainer, tokenizer, questions, settings, counts["kept_step"])
+    questions = [tokenized.question for tokenized in data.validation or data.train[:4]]
+    rewards = finite_rewards(trainer, questions, settings, metrics["kept_step"])
     save_adapter(trainer, output)
     if trainer.is_world_process_zero():
-        some = [(question.prompt, question.candidates) for question in questions[:4]]
-        check_saved(trainer.model, settings.output_dir, tokenizer, some)
+        check_saved(trainer.model, output, tokenizer, [(some.prompt, some.candidates) for some in questions[:4]])
         write_trained_on(output, pairs, manifest.content["inputs"]["data"], manifest.content["prompt_settings"])
-        validated = (questions, rewards) if validation else ([], [])
-        differences, results = validate_kept(*validated, settings.margin_by_distance)
-        write_results(settings, trainer, differences, manifest, counts | results, first_step)
+        validation_pairs = pairs_of(data.validation)
+        differences = reward_differences(validation_pairs, questions, rewards)
+        metrics |= validation_results(validation_pairs, differences, settings.margin_by_distance)
+        metrics |= history_metrics(trainer.state.log_history, metrics["seconds"], first_step)
+        write_results(output, settings, manifest, trainer.state.log_history, metrics, differences)
         end(output)
 
 
@@ -297,20 +270,24 @@ def main(words: list[str] | None = None) -> None:
     settings = read_settings(globals(), words)
 
     # --- everything that can be wrong, before a model is loaded ---
+    stay_offline()
     use_one_gpu()
     check_accelerate()
-    from common.locks import alone_in
-    from common.model_folder import check_model_folder
-    from reward.data import load_pairs
-
     base = check_model_folder(settings.model_id)
     pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")
     check_machine(settings)
+
+    # --- the run, alone in its folder ---
     with alone_in(output) if is_first_process() else contextlib.nullcontext():
-        train_reward_model(settings, base, pairs)
+        manifest = run_manifest(settings, base)
+        if not settings.fresh and is_finished(output, manifest.content):
+            print(f"{output} holds this run, finished: nothing is trained (--fresh true trains again)")
+            return
+        print_settings(settings, manifest)
+        train_reward_model(settings, base, pairs, manifest)
 
 
 if __name__ == "__main__":

@@ -98,10 +98,10 @@ def made_up_pairs(size: Size) -> list[dict]:
 def prepare(folder: Path, size: Size) -> None:
     import torch
 
-    from reward.model import device
+    from reward.model import fast_device
 
     write_json(folder / "pairs.json", made_up_pairs(size))
-    here = device().type
+    here = fast_device().type
     write_random_model(folder / "model", device=here, dtype="bfloat16", **size.config)
     gpu = (
         f"{torch.cuda.get_device_name()}, {torch.cuda.mem_get_info()[1] / 2**30:.0f} GiB"

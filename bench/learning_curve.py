@@ -79,7 +79,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
 
     from common.model_folder import fast_dtype
     from reward.data import group_by_prompt, load_pairs
-    from reward.model import device
+    from reward.model import fast_device
     from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
     from tree.generator import encode, load_tokenizer
     from tree.prompts import chat
@@ -89,7 +89,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     generator = AutoModelForCausalLM.from_pretrained(
         model, dtype=getattr(torch, fast_dtype()), attn_implementation="sdpa"
     ).eval()
-    generator.to(device())
+    generator.to(fast_device())
     pairs = load_pairs(pairs_file)
     sums: dict[tuple, tuple[float, int]] = {}
     with torch.no_grad():
@@ -103,12 +103,12 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
                 hidden = generator.model(
                     input_ids=tensors["input_ids"],
                     position_ids=tensors["position_ids"],
-                    attention_mask=tree_mask(tensors["stops"]),
+                    attention_mask=tree_mask(tensors["subtree_ends"]),
                     use_cache=False,
                 ).last_hidden_state[0]
-                for sql, end in zip(row.keys, row.ends, strict=True):
+                for sql, last_token in zip(row.keys, row.last_tokens, strict=True):
                     # the last token of the prompt writes the first of the query
-                    places = torch.tensor(row.path(end)[len(prefix) - 1 :], device=hidden.device)
+                    places = torch.tensor(row.path(last_token)[len(prefix) - 1 :], device=hidden.device)
                     logits = generator.lm_head(hidden[places[:-1]]).float()
                     written = tensors["input_ids"][0, places[1:]]
                     found = logits.log_softmax(-1).gather(1, written[:, None]).sum().item()

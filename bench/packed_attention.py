@@ -15,11 +15,19 @@ import argparse
 import sys
 import time
 from statistics import median
+from typing import TYPE_CHECKING
 
-from bench.reward_training import figure, forget_peak, load_questions, peak_mb, train_settings
+import train
+from bench.reward_training import figure, forget_peak, load_questions, peak_mb
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from reward.data import Question
+from reward.tokens import load_tokenizer, tokenize
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
 
 def largest_database(questions: list[Question], wanted: int) -> list[Question]:
@@ -33,44 +41,44 @@ def largest_database(questions: list[Question], wanted: int) -> list[Question]:
     return most[:wanted]
 
 
-def packed(questions: list[Question], tokenizer) -> dict:
+def packed(questions: list[Question], tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Tensor"]:
     """The tensors of one forward pass over all candidates, however many rows these take."""
     from reward.packing import pack, pad_rows
-    from reward.tokens import tokenize
 
-    sequences = [part.prefix + tail for part in tokenize(questions, tokenizer, sys.maxsize) for tail in part.tails]
+    sequences = [
+        part.prefix + suffix for part in tokenize(questions, tokenizer, sys.maxsize) for suffix in part.suffixes
+    ]
     return pad_rows(pack(enumerate(sorted(sequences)), sys.maxsize), tokenizer.pad_token_id)
 
 
-def trained_model(args: argparse.Namespace, tokenizer):
+def trained_model(folder: str, dtype: str, tokenizer: "PreTrainedTokenizerBase") -> "PeftModel":
     from peft import get_peft_model
 
-    import train
-    from reward.model import base_dtype, device, load_base
+    from reward.model import base_dtype, fast_device, load_base
 
-    settings = train_settings()
-    base = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
-    model = get_peft_model(base, train.lora_config(settings)).train().to(device())
+    settings = train.default_settings()
+    base = load_base(folder, tokenizer.pad_token_id, base_dtype(dtype))
+    model = get_peft_model(base, train.lora_config(settings)).train().to(fast_device())
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
     return model
 
 
-def kernel_of_sdpa(model, inputs: dict) -> str:
+def kernel_of_sdpa(model: "PeftModel", inputs: dict) -> str:
     """Which of its kernels PyTorch takes for such a pass."""
     import torch
     from torch.nn.attention import SDPBackend
 
     from reward.packing import tree_mask
 
-    config, stops = model.get_base_model().config, inputs["stops"]
-    shape = (len(stops), config.num_attention_heads, stops.shape[1], config.hidden_size // config.num_attention_heads)
-    query = torch.empty(shape, dtype=config.dtype, device=stops.device, requires_grad=True)
-    return SDPBackend(torch._fused_sdp_choice(query, query, query, attn_mask=tree_mask(stops))).name
+    config, ends = model.get_base_model().config, inputs["subtree_ends"]
+    shape = (len(ends), config.num_attention_heads, ends.shape[1], config.hidden_size // config.num_attention_heads)
+    query = torch.empty(shape, dtype=config.dtype, device=ends.device, requires_grad=True)
+    return SDPBackend(torch._fused_sdp_choice(query, query, query, attn_mask=tree_mask(ends))).name
 
 
-def seconds(model, inputs: dict, attention: str) -> float:
+def seconds(model: "PeftModel", inputs: dict, attention: str) -> float:
     import torch
 
     from reward.packing import packed_scores
@@ -85,7 +93,7 @@ def seconds(model, inputs: dict, attention: str) -> float:
     return passed
 
 
-def measure(model, inputs: dict, name: str, rounds: int) -> dict[str, list[float]]:
+def measure(model: "PeftModel", inputs: dict, name: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of each round by the name of the attention, without those that fail."""
     from reward.packing import BLOCK_ATTENTION, FLEX_ATTENTION
 
@@ -127,10 +135,8 @@ def main(words: list[str] | None = None) -> None:
     check_model_folder(args.model)
     questions = largest_database(load_questions(args.data), max(args.questions))
 
-    from reward.model import load_tokenizer
-
     tokenizer = load_tokenizer(args.model)
-    model = trained_model(args, tokenizer)
+    model = trained_model(args.model, args.dtype, tokenizer)
     compared = 0
     for count in args.questions:
         inputs = {name: part.to(model.device) for name, part in packed(questions[:count], tokenizer).items()}

@@ -1,28 +1,46 @@
-"""Scoring the candidates of questions packed, against scoring the two sequences of each pair.
+"""Two ways of scoring the same candidates: what they cost, and how far their rewards and orders differ.
 
     python -m bench.reward_scoring --model Qwen2.5-Coder-0.5B-Instruct \\
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
-    python -m bench.reward_scoring --model Qwen2.5-Coder-0.5B-Instruct --data final_data_test.json --questions 16
+    python -m bench.reward_scoring --compare precision --model Qwen2.5-Coder-0.5B-Instruct \\
+        --adapter qwen-reward-model-sql-train --data final_data_test.json
 
-Questions are chosen as in bench/reward_training.py. Packed is `reward.model.score`, as evaluate.py uses it. Against it
-stands the common way: prompt and SQL of both sides of each pair in the order of the file, in padded batches of the same
-number of sequences. Both include encoding, use the untrained head, and run alternately after a warm-up with one
+packing (the default): `reward.model.score`, as evaluate.py uses it, against the common way, prompt and SQL of both
+sides of each pair in the order of the file, in padded batches of the same number of sequences. Questions are chosen as
+in bench/reward_training.py. Both include encoding, use the untrained head, and run alternately after a warm-up with one
 question. Figures are medians over the rounds, each measurement is printed at once; the difference is the largest
 between the two rewards of a candidate.
+
+precision: the same rewards with the base in float32 and in bfloat16; LoRA and score head compute in float32 in both.
+Printed are how far the two rewards of a candidate differ, beside how far those of one question's candidates lie apart;
+how many pairs and best candidates change; the pairwise accuracy of both; and the time. All questions of the file.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
-from statistics import median
+from itertools import chain
+from statistics import fmean, median
+from typing import TYPE_CHECKING
 
-from bench.reward_training import choose_questions, describe, figure, forget_peak, peak_mb
+from bench.reward_training import choose_questions, describe, figure, forget_peak, load_questions, peak_mb
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from reward.data import Question
+from reward.metrics import reward_differences, wins
+from reward.tokens import encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PRECISIONS = ("float32", "bfloat16")
+
+# --- packing --------------------------------------------------------------------------------------------------------
 
 
-def packed(model, tokenizer, questions: Sequence[Question], batch_size: int) -> list[float]:
+def packed(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question], batch_size: int
+) -> list[float]:
     """Rewards of the chosen and rejected side of each pair, each distinct candidate computed once."""
     from reward.model import score
 
@@ -35,16 +53,14 @@ def packed(model, tokenizer, questions: Sequence[Question], batch_size: int) -> 
     ]
 
 
-def pair_by_pair(model, tokenizer, questions: Sequence[Question], batch_size: int) -> list[float]:
+def pair_by_pair(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question], batch_size: int
+) -> list[float]:
     """The same rewards, each computed by itself in padded batches."""
     import torch
 
-    from reward.model import encode
-
-    sides = [
-        (pair.prompt, sql) for question in questions for pair in question.pairs for sql in (pair.chosen, pair.rejected)
-    ]
-    sequences = [encode(tokenizer, prompt, sql) for prompt, sql in sides]
+    pairs = chain.from_iterable(question.pairs for question in questions)
+    sequences = [ids for pair in pairs for ids in encode(tokenizer, pair.prompt, [pair.chosen, pair.rejected])]
     rewards: list[float] = []
     for start in range(0, len(sequences), batch_size):
         batch = [{"input_ids": ids} for ids in sequences[start : start + batch_size]]
@@ -54,27 +70,11 @@ def pair_by_pair(model, tokenizer, questions: Sequence[Question], batch_size: in
     return rewards
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
-    add("--data", default="final_data_test.json", help="pair file, or all_trees.json")
-    add("--questions", type=int, default=8, help="how many questions to score")
-    add("--rounds", type=int, default=3, help="repetitions of each measurement")
-    add("--batch_size", type=int, default=16, help="sequences computed at the same time")
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
-    return parser.parse_args(words)
-
-
-def main(words: list[str] | None = None) -> None:
-    args = parse_arguments(words)
-    if args.batch_size < 1:
-        raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
-    check_model_folder(args.model)
-    questions = choose_questions(args.data, args.questions)
-
+def compare_packing(args: argparse.Namespace) -> None:
     from reward.model import load_reward_model
 
+    questions = choose_questions(args.data, args.questions)
+    pairs = sum(len(question.pairs) for question in questions)
     model, tokenizer = load_reward_model(args.model, None, args.dtype)
     print(
         f"{describe(questions)}; {args.batch_size} sequences at a time, {args.dtype}, {args.rounds} rounds", flush=True
@@ -84,7 +84,6 @@ def main(words: list[str] | None = None) -> None:
     rewards = {}
     for way in ways.values():
         way(model, tokenizer, questions[:1], args.batch_size)
-    pairs = sum(len(question.pairs) for question in questions)
     for _ in range(args.rounds):
         for name, way in ways.items():
             forget_peak()
@@ -102,6 +101,70 @@ def main(words: list[str] | None = None) -> None:
     print(f"rewards from {min(one):.4f} to {max(one):.4f}")
     print(f"PROMISE packed_scoring_speedup {speedup:.1f} GOAL >= 6")
     print(f"PROMISE packed_scoring_difference {difference:.7f} GOAL <= 0.0001")
+
+
+# --- precision ------------------------------------------------------------------------------------------------------
+
+
+def best(rewards: Sequence[float]) -> int:
+    return max(range(len(rewards)), key=rewards.__getitem__)
+
+
+def compare_precision(args: argparse.Namespace) -> None:
+    from reward.model import check_adapter, load_reward_model, score
+
+    adapter = None if args.adapter == "none" else args.adapter
+    if adapter:
+        check_adapter(adapter, args.model)
+    questions = load_questions(args.data)
+    pairs = [pair for question in questions for pair in question.pairs]
+    print(describe(questions), flush=True)
+    rewards, seconds, orders = {}, {}, {}
+    for precision in PRECISIONS:
+        model, tokenizer = load_reward_model(args.model, adapter, precision)
+        candidates = [(question.prompt, question.candidates) for question in questions]
+        start = time.perf_counter()
+        rewards[precision] = score(model, tokenizer, candidates, args.batch_size, progress=precision)
+        seconds[precision] = time.perf_counter() - start
+        orders[precision] = list(map(wins, reward_differences(pairs, questions, rewards[precision])))
+
+    exact, rounded = rewards.values()
+    errors = [abs(a - b) for a, b in zip(chain(*exact), chain(*rounded), strict=True)]
+    spread = median(max(values) - min(values) for values in exact)
+    changed = fmean(one != other for one, other in zip(*orders.values(), strict=True))
+    best_changed = fmean(best(ones) != best(others) for ones, others in zip(exact, rounded, strict=True))
+    print(f"reward of a candidate, bfloat16 minus float32: median {median(errors):.4f}, largest {max(errors):.4f}")
+    print(f"rewards of one question's candidates lie apart by {spread:.4f} (median of the questions, float32)")
+    for precision in PRECISIONS:
+        print(f"{precision}: pairwise accuracy {fmean(orders[precision]):.4f}, {seconds[precision]:.1f} s")
+    print(f"PROMISE bfloat16_pairs_changed {changed:.4f} GOAL <= 0.01")
+    print(f"PROMISE bfloat16_best_candidate_changed {best_changed:.4f} GOAL <= 0.01")
+    print(f"PROMISE bfloat16_speedup {seconds['float32'] / seconds['bfloat16']:.2f} GOAL > 1")
+
+
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--compare", choices=("packing", "precision"), default="packing", help="which two ways")
+    add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
+    add("--data", default="final_data_test.json", help="pair file, or all_trees.json")
+    add("--batch_size", type=int, default=16, help="sequences computed at the same time")
+    add("--questions", type=int, default=8, help="packing: how many questions to score")
+    add("--rounds", type=int, default=3, help="packing: repetitions of each measurement")
+    add("--dtype", choices=PRECISIONS, default="float32", help="packing: of the base model")
+    add("--adapter", default="qwen-reward-model-sql-train", help="precision: adapter folder; none = untrained base")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    args = parse_arguments(words)
+    if args.batch_size < 1:
+        raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
+    check_model_folder(args.model)
+    if args.compare == "packing":
+        compare_packing(args)
+    else:
+        compare_precision(args)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@
     python -m bench.reward_training --model Qwen2.5-Coder-0.5B-Instruct --data final_data_train.json --questions 8
 
 Questions with 8 or more candidates, as many of one database as train.py puts into a forward pass, from databases spread
-evenly over the lengths of their prompts; from trees, the pairs are those that step 4.1 extracts with its defaults. Both
-ways are train.py's (SHARE_PREFIX true and false), with its defaults but without dropout, and make one optimiser step
-over all pairs, on a freshly loaded model, alternating, after a warm-up with one question. Figures are medians over the
-rounds.
+evenly over the lengths of their prompts; from trees, the pairs are those that step 4.1 extracts with its defaults.
+Packed is train.py's trainer, TRL's is its own with both sides of each pair tokenized; both with train.py's defaults,
+but without dropout. They make one optimiser step over all pairs, on a freshly loaded model, alternating, after a
+warm-up with one question. Figures are medians over the rounds.
 
 A step that is measured is printed at once, as FIGURE lines: what is stopped leaves what it has.
 
@@ -26,17 +26,26 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
+import train
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from common.rows import iterate_json
 from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs
 from reward.settings import TrainingSettings
+from reward.tokens import TokenizedQuestion, load_tokenizer, pairs_of, tokenize
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_files import read_trees
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import RewardTrainer
 
 CANDIDATES = 8  # of a question, at least
 REPEATED = (16, 32, 64)  # candidates for which memory is measured
@@ -76,13 +85,11 @@ def load_questions(path: str) -> list[Question]:
 
 def choose_questions(path: str, wanted: int) -> list[Question]:
     """`wanted` questions with enough candidates, whole batches of one database each, evenly over the lengths."""
-    from train import BATCH_SIZE
-
     rich = [question for question in load_questions(path) if len(question.candidates) >= CANDIDATES]
     of_database: dict[str, list[Question]] = {}
     for question in sorted(rich, key=_length):
         of_database.setdefault(question.pairs[0].db_id, []).append(question)
-    size = min(wanted, BATCH_SIZE)
+    size = min(wanted, train.BATCH_SIZE)
     runs = [
         questions[start : start + size]
         for questions in of_database.values()
@@ -103,12 +110,9 @@ def _length(question: Question) -> int:
 
 
 def describe(questions: list[Question]) -> str:
-    pairs, candidates = (sum(len(part) for part in parts) for parts in zip(*map(_parts, questions), strict=True))
+    pairs = sum(len(question.pairs) for question in questions)
+    candidates = sum(len(question.candidates) for question in questions)
     return f"{len(questions)} questions, {pairs} pairs, {candidates} distinct candidates"
-
-
-def _parts(question: Question) -> tuple:
-    return question.pairs, question.candidates
 
 
 # --- one optimiser step ---------------------------------------------------------------------------------------------
@@ -124,43 +128,77 @@ class Step:
     peak_mb: float
 
 
-def train_settings(**changed) -> TrainingSettings:
-    """train.py's settings, but for those that are given."""
-    import train
+@dataclass(frozen=True)
+class Base:
+    """A base model that each trainer loads afresh."""
 
-    return replace(train.default_settings(), **changed)
+    folder: str
+    dtype: str
+    tokenizer: "PreTrainedTokenizerBase"
+
+    def load(self) -> "PreTrainedModel":
+        from reward.model import base_dtype, load_base
+
+        return load_base(self.folder, self.tokenizer.pad_token_id, base_dtype(self.dtype))
 
 
-def trainer_for(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool, folder: str):
-    """A trainer of a freshly loaded model that makes one step over all pairs and writes nothing."""
-    from transformers.trainer_utils import SaveStrategy
-
-    import train
-    from reward.model import base_dtype, load_base
-    from reward.tokens import tokenize
-
-    tokenized = tokenize(questions, tokenizer, sys.maxsize)
-    pairs = sum(len(question.pairs) for question in questions)
-    batch_size = train.BATCH_SIZE if share_prefix else args.batch_size
-    passes = -(-(len(questions) if share_prefix else pairs) // batch_size)
-    settings = train_settings(
+def step_settings(folder: str, batch_size: int, rows: int) -> TrainingSettings:
+    """train.py's settings for one step over so many rows that writes nothing."""
+    return replace(
+        train.default_settings(),
         output_dir=folder,
-        share_prefix=share_prefix,
         lora_dropout=0.0,
         batch_size=batch_size,
-        gradient_accumulation=passes,
+        gradient_accumulation=-(-rows // batch_size),
         max_steps=1,
     )
-    model = load_base(args.model, tokenizer.pad_token_id, base_dtype(args.dtype))
-    trainer = train.make_trainer(settings, model, tokenizer, tokenized, [])
-    trainer.args.save_strategy = SaveStrategy.NO
-    trainer.args.disable_tqdm = True
-    return trainer
 
 
-def one_step(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool) -> Step:
+def pair_rows(questions: Iterable[TokenizedQuestion], margin_scale: float) -> list[dict]:
+    """A row of each pair for TRL's RewardTrainer."""
+    return [
+        {
+            "chosen_ids": tokenized.prefix + tokenized.suffixes[chosen],
+            "rejected_ids": tokenized.prefix + tokenized.suffixes[rejected],
+            "margin": margin_scale * pair.margin,
+        }
+        for tokenized in questions
+        for pair, (chosen, rejected) in zip(tokenized.question.pairs, tokenized.question.places, strict=True)
+    ]
+
+
+def packed_trainer(base: Base, questions: list[TokenizedQuestion], folder: str) -> "RewardTrainer":
+    settings = step_settings(folder, train.BATCH_SIZE, len(questions))
+    return train.make_trainer(settings, base.load(), base.tokenizer, questions)
+
+
+def trl_trainer(base: Base, questions: list[TokenizedQuestion], folder: str, batch_size: int) -> "RewardTrainer":
+    from datasets import Dataset
+    from trl import RewardTrainer
+
+    settings = step_settings(folder, batch_size, len(pairs_of(questions)))
+    model = base.load()
+    model.set_attn_implementation("sdpa")
+    return RewardTrainer(
+        model=model,
+        args=train.reward_config(settings),
+        train_dataset=Dataset.from_list(pair_rows(questions, settings.margin_by_distance)),
+        processing_class=base.tokenizer,
+        peft_config=train.lora_config(settings),
+    )
+
+
+MakeTrainer = Callable[[Base, list[TokenizedQuestion], str], "RewardTrainer"]
+
+
+def one_step(make_trainer: MakeTrainer, base: Base, questions: list[Question]) -> Step:
+    from transformers.trainer_utils import SaveStrategy
+
+    tokenized = tokenize(questions, base.tokenizer, sys.maxsize)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(args, tokenizer, questions, share_prefix, folder)
+        trainer = make_trainer(base, tokenized, folder)
+        trainer.args.save_strategy = SaveStrategy.NO
+        trainer.args.disable_tqdm = True
         forget_peak()
         start = time.perf_counter()
         trainer.train()
@@ -170,15 +208,12 @@ def one_step(args: argparse.Namespace, tokenizer, questions: list[Question], sha
     return Step(seconds, logged["num_tokens"], logged["loss"], peak)
 
 
-def measured_step(args: argparse.Namespace, tokenizer, questions: list[Question], share_prefix: bool) -> Step:
-    step = one_step(args, tokenizer, questions, share_prefix)
-    pairs = sum(len(question.pairs) for question in questions)
-    name = f"training step of {pairs} pairs, {'packed' if share_prefix else 'TRL'}"
+def print_step(step: Step, pairs: int, way: str) -> None:
+    name = f"training step of {pairs} pairs, {way}"
     figure(name, step.seconds, "s")
     figure(f"{name}: peak memory", step.peak_mb, "MB")
     figure(f"{name}: tokens", step.tokens, "")
     figure(f"{name}: loss", step.loss, "")
-    return step
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -209,32 +244,33 @@ def peak_mb() -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
 
 
-def memory_peaks(args: argparse.Namespace, tokenizer, question: Question) -> list[float]:
+def repeated(row: dict, candidates: int) -> dict:
+    """A row of `question_rows` with its candidates repeated to so many, and a pair of each and the next one."""
+    suffixes = itertools.islice(itertools.cycle(row["suffixes"]), candidates)
+    pairs = [[number, number + 1] for number in range(candidates - 1)]
+    return row | {
+        # the number makes them differ, otherwise they would be computed once
+        "suffixes": [[number + 1, *suffix] for number, suffix in enumerate(suffixes)],
+        "pairs": pairs,
+        "margins": [0.0] * len(pairs),
+        "relations": [0] * len(pairs),
+    }
+
+
+def memory_peaks(base: Base, question: Question) -> list[float]:
     """Peak memory in MB of forward and backward pass for each of REPEATED."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_for(args, tokenizer, [question], True, folder)
-        if trainer.args.gradient_checkpointing:
-            trainer.model.gradient_checkpointing_enable()
-        trainer.model.train()
-        row, peaks = trainer.train_dataset[0], []
-        for count in REPEATED:
-            # the number makes them differ, otherwise they would be computed once
-            tails = [
-                [number + 1, *tail]
-                for number, tail in enumerate(itertools.islice(itertools.cycle(row["tails"]), count))
-            ]
-            pairs = [[place, place + 1] for place in range(count - 1)]
-            repeated = row | {
-                "tails": tails,
-                "pairs": pairs,
-                "margins": [0.0] * len(pairs),
-                "relations": [0] * len(pairs),
-            }
-            inputs = trainer._prepare_inputs(trainer.data_collator([repeated]))
-            forget_peak()
-            trainer.compute_loss(trainer.model, inputs).backward()
-            peaks.append(peak_mb())
-            trainer.model.zero_grad()
+        trainer = packed_trainer(base, tokenize([question], base.tokenizer, sys.maxsize), folder)
+    if trainer.args.gradient_checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+    trainer.model.train()
+    peaks = []
+    for candidates in REPEATED:
+        inputs = trainer._prepare_inputs(trainer.data_collator([repeated(trainer.train_dataset[0], candidates)]))
+        forget_peak()
+        trainer.compute_loss(trainer.model, inputs).backward()
+        peaks.append(peak_mb())
+        trainer.model.zero_grad()
     return peaks
 
 
@@ -259,23 +295,24 @@ def main(words: list[str] | None = None) -> None:
     questions = choose_questions(args.data, args.questions)
     pairs = sum(len(question.pairs) for question in questions)
 
-    from reward.model import load_tokenizer
-
-    tokenizer = load_tokenizer(args.model)
+    base = Base(args.model, args.dtype, load_tokenizer(args.model))
+    ways = {"packed": packed_trainer, "TRL": partial(trl_trainer, batch_size=args.batch_size)}
     print(f"{describe(questions)}; TRL with {args.batch_size} pairs per pass; {args.rounds} rounds", flush=True)
-    for share_prefix in (True, False):
-        one_step(args, tokenizer, questions[:1], share_prefix)
-    packed, plain = [], []
+    for make_trainer in ways.values():
+        one_step(make_trainer, base, questions[:1])
+    steps: dict[str, list[Step]] = {way: [] for way in ways}
     for _ in range(args.rounds):
-        packed.append(measured_step(args, tokenizer, questions, True))
-        plain.append(measured_step(args, tokenizer, questions, False))
-    peaks = memory_peaks(args, tokenizer, questions[-1])
+        for way, make_trainer in ways.items():
+            steps[way].append(one_step(make_trainer, base, questions))
+            print_step(steps[way][-1], pairs, way)
+    packed, plain = steps.values()
+    peaks = memory_peaks(base, questions[-1])
     grown = [after - before for before, after in itertools.pairwise(peaks)]
 
     print(f"tokens per pair: packed {packed[0].tokens / pairs:.1f}, TRL {plain[0].tokens / pairs:.1f}")
-    for name, steps in (("packed", packed), ("TRL", plain)):
-        print(f"median seconds per pair, {name}: {median(step.seconds for step in steps) / pairs:.4f}")
-        print(f"median peak MB of a step, {name}: {median(step.peak_mb for step in steps):.0f}")
+    for way, of_way in steps.items():
+        print(f"median seconds per pair, {way}: {median(step.seconds for step in of_way) / pairs:.4f}")
+        print(f"median peak MB of a step, {way}: {median(step.peak_mb for step in of_way):.0f}")
     print(f"peak MB with {', '.join(map(str, REPEATED))} candidates: {', '.join(f'{peak:.0f}' for peak in peaks)}")
     speedup = median(slow.seconds / fast.seconds for slow, fast in zip(plain, packed, strict=True))
     print(f"PROMISE packed_training_tokens {plain[0].tokens / packed[0].tokens:.1f} GOAL >= 10")

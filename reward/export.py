@@ -3,7 +3,7 @@
     python -m reward.export --adapter qwen-reward-model-sql-train --base_model Qwen2.5-Coder-1.5B-Instruct \\
         --output reward-model-merged
 
-In float32, because bfloat16 reorders close candidates. vLLM serves it as it is:
+Merged on the CPU in float32, because bfloat16 reorders close candidates. vLLM serves it as it is:
 
     vllm serve reward-model-merged --runner pooling --dtype float32
     LLM("reward-model-merged", runner="pooling", dtype="float32").classify(texts)
@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 from common.files import InputError, run_script, sync_file
+from common.model_folder import check_model_folder
+from reward.launch import stay_offline
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -31,11 +33,13 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def export(adapter: Path, base: Path, output: Path) -> None:
-    """Write the merged model and its tokenizer to `output`, whole or not at all; its rewards are those of the adapter
-    to about 1e-5."""
+    """Write the merged model and its tokenizer to `output`, whole or not at all.
+
+    Its rewards are those of the adapter to about 1e-5.
+    """
     from reward.model import load_reward_model
 
-    model, tokenizer = load_reward_model(base, adapter, "float32")
+    model, tokenizer = load_reward_model(base, adapter, "float32", "cpu")
     merged = model.merge_and_unload()
     merged.config.problem_type = "regression"  # so that vLLM gives the reward itself, not its sigmoid
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +57,11 @@ def main(words: list[str] | None = None) -> None:
     output = Path(args.output)
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise InputError(f"{output}: is there already; name a new folder with --output")
-
-    from common.model_folder import check_model_folder
-    from reward.model import check_adapter
-
     base = check_model_folder(args.base_model)
+
+    stay_offline()
+    from reward.model import check_adapter  # which loads torch
+
     check_adapter(args.adapter, base)
     export(Path(args.adapter), base, output)
     print(f"merged reward model in {output}")

@@ -1,4 +1,4 @@
-"""How train.py was started: the GPUs that its caller shows, what accelerate's own configuration asks for, what is here.
+"""How a script was started: network, the GPUs that its caller shows, what accelerate is configured for, what is here.
 
 CUDA reads CUDA_VISIBLE_DEVICES when it is first asked something, so `use_one_gpu` comes before that, without torch.
 """
@@ -10,15 +10,25 @@ from itertools import takewhile
 from common.files import InputError
 from reward.settings import TrainingSettings
 
-YES = ("1", "true", "t", "yes", "y", "on")
+OFF = ("", "0", "false", "f", "no", "n", "off")
 # what `accelerate launch` exports of the user's configuration, and what that would do
-PARALLEL = {
+UNUSED = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
+    "ACCELERATE_DYNAMO_BACKEND": "a compiled model",
 }
 LAUNCH = "launch with a configuration without it: accelerate launch --config_file FILE train.py"
+
+
+def stay_offline() -> None:
+    """Models are folders here: ask no model hub, and tell no library's makers of this run. To be called before imports.
+
+    A caller's own HF_HUB_OFFLINE and HF_HUB_DISABLE_TELEMETRY are kept.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def is_first_process() -> bool:
@@ -60,15 +70,12 @@ def check_accelerate() -> None:
 
     Raises InputError for what packed questions do not train with.
     """
-    for variable, name in PARALLEL.items():
-        if os.environ.get(variable, "").lower() in YES:
-            raise InputError(f"accelerate is configured for {name} ({variable}), which train.py does not use; {LAUNCH}")
-    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
-    if backend.lower() not in ("", "no"):
-        raise InputError(
-            f"accelerate is configured to compile the model (ACCELERATE_DYNAMO_BACKEND={backend}), which train.py does "
-            f"not; {LAUNCH}"
-        )
+    for variable, what in UNUSED.items():
+        value = os.environ.get(variable, "")
+        if value.lower() not in OFF:
+            raise InputError(
+                f"accelerate is configured for {what} ({variable}={value}), which train.py does not use; {LAUNCH}"
+            )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision.lower() != "no" and is_first_process():
         print(

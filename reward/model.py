@@ -5,13 +5,15 @@
     model, tokenizer = load_reward_model("Qwen2.5-Coder-1.5B-Instruct", "qwen-reward-model-sql-train")
     [rewards] = score(model, tokenizer, [(prompt, ["SELECT 1", "SELECT 2"])])
 
-User = the task prompt, assistant = the bare SQL, through the model's own chat template; the score is read at the last
-token.
+Not here: which tokens a candidate is (`reward.tokens`), how candidates share a forward pass (`reward.packing`).
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -28,7 +30,13 @@ from reward.packing import (
     packed_scores,
     pad_rows,
 )
+from reward.tokens import encode, load_tokenizer
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+PromptAndQueries = tuple[Prompt | str, Sequence[str]]  # a prompt (a text is one turn of the user) and queries
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HEAD_SEED = 0
 RELOAD_TOLERANCE = 1e-4  # between rewards before saving and after loading
@@ -45,7 +53,7 @@ class Float32Head(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight)
 
 
-def device() -> torch.device:
+def fast_device() -> torch.device:
     """Where models are computed: on this process's GPU, or without one on the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -55,50 +63,9 @@ def base_dtype(name: str = "auto") -> torch.dtype:
     return getattr(torch, fast_dtype() if name == "auto" else name)
 
 
-def load_tokenizer(base: str | os.PathLike):
-    """The base model's tokenizer with a padding token of its own.
-
-    Transformers reads the score at the last token that is not padding, so padding must differ from the end token.
-    Raises InputError when the tokenizer has no chat template or nothing to pad with.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    if not tokenizer.chat_template:
-        raise InputError(f"{base}: its tokenizer has no chat template; use an Instruct model")
-    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
-        spare = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
-        if not spare:
-            raise InputError(f"{base}: its tokenizer has no token to pad with besides the end token")
-        tokenizer.pad_token = tokenizer.unk_token or spare[-1]
-    return tokenizer
-
-
-def encode(tokenizer, prompt: Prompt | str, sql: str) -> list[int]:
-    """Token ids of one candidate, the same that TRL makes of a conversational pair; a text is one turn of the user."""
-    [sequence] = encode_candidates(tokenizer, prompt, [sql])
-    return sequence
-
-
-def encode_candidates(tokenizer, prompt: Prompt | str, queries: Sequence[str]) -> list[list[int]]:
-    """Token ids of each candidate of one prompt, encoded whole.
-
-    Raises InputError when the chat template refuses the conversation.
-    """
-    from jinja2 import TemplateError
-
-    turns = [("user", prompt)] if isinstance(prompt, str) else prompt
-    messages = [{"role": role, "content": content} for role, content in turns]
-    conversations = [[*messages, {"role": "assistant", "content": sql}] for sql in queries]
-    try:
-        return tokenizer.apply_chat_template(conversations, return_dict=False)
-    except TemplateError as error:
-        raise InputError(
-            f"the chat template refuses a prompt with the roles {[role for role, _ in turns]}: {error}"
-        ) from None
-
-
-def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype, flex_attention: bool = False):
+def load_base(
+    base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype, flex_attention: bool = False
+) -> "PreTrainedModel":
     """The base model as …ForSequenceClassification with one label and an untrained float32 head, always the same.
 
     FlexAttention needs a GPU to train. Raises InputError for a model whose candidates cannot be packed.
@@ -106,14 +73,14 @@ def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype, fl
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    own = "sdpa" if device().type == "cuda" else BLOCK_ATTENTION
+    without_flex = "sdpa" if fast_device().type == "cuda" else BLOCK_ATTENTION
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is the point
     model = AutoModelForSequenceClassification.from_pretrained(
         base,
         num_labels=1,
         dtype=dtype,
-        attn_implementation=FLEX_ATTENTION if flex_attention else own,
+        attn_implementation=FLEX_ATTENTION if flex_attention else without_flex,
     )
     logging.set_verbosity(verbosity)
     check_attention(model.config, base)
@@ -124,7 +91,7 @@ def load_base(base: str | os.PathLike, pad_token_id: int, dtype: torch.dtype, fl
     return model
 
 
-def check_attention(config, base: str | os.PathLike) -> None:
+def check_attention(config: "PretrainedConfig", base: str | os.PathLike) -> None:
     """Raise InputError unless every layer attends to all tokens before, as packing assumes."""
     kinds = set(getattr(config, "layer_types", None) or [])  # not every architecture names them
     windowed = getattr(config, "sliding_window", None) is not None and not kinds
@@ -142,28 +109,33 @@ def check_adapter(adapter: str | os.PathLike, base: str | os.PathLike) -> None:
     for name in ("adapter_config.json", ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; is this the output folder of train.py?")
-    try:
-        heads = [shape for name, shape in tensor_shapes(folder / ADAPTER_WEIGHTS).items() if "score" in name.split(".")]
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{folder / ADAPTER_WEIGHTS}: broken ({error}); train again") from None
-    if not heads:
-        raise InputError(f"{folder}: holds no score head; it was saved without modules_to_save=['score']")
-    hidden = architecture(base)["hidden_size"]
-    if heads[0] != [1, hidden]:
+    head, hidden = _head_shape(folder), architecture(base)["hidden_size"]
+    if head != [1, hidden]:
         raise InputError(
-            f"{folder}: its score head reads {heads[0][-1]} numbers, {base} gives {hidden}: another base model"
+            f"{folder}: its score head reads {head[-1]} numbers, {base} gives {hidden}: another base model"
         )
-    manifest = folder / "manifest.json"
-    if manifest.is_file():
-        trained_on = read_json(manifest, dict)
-        if trained_on.get("model_fingerprint", model_fingerprint(base)) != model_fingerprint(base):
-            raise InputError(
-                f"{folder}: was trained on {trained_on.get('model')}, whose weights are not those of {base}"
-            )
+    manifest = read_json(folder / "manifest.json", dict) if (folder / "manifest.json").is_file() else {}
+    if manifest.get("model_fingerprint", model_fingerprint(base)) != model_fingerprint(base):
+        raise InputError(f"{folder}: was trained on {manifest.get('model')}, whose weights are not those of {base}")
+
+
+def _head_shape(adapter: Path) -> list[int]:
+    """The shape of an adapter's score head. Raises InputError when it holds none."""
+    path = adapter / ADAPTER_WEIGHTS
+    try:
+        shapes = [shape for name, shape in tensor_shapes(path).items() if "score" in name.split(".")]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: broken ({error}); train again") from None
+    if not shapes:
+        raise InputError(f"{adapter}: holds no score head; it was saved without modules_to_save=['score']")
+    return shapes[0]
 
 
 def check_saved(
-    model, adapter: str | os.PathLike, tokenizer, questions: Sequence[tuple[Prompt, Sequence[str]]]
+    model: "PeftModel",
+    adapter: str | os.PathLike,
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: Sequence[PromptAndQueries],
 ) -> None:
     """Raise InputError unless the saved adapter scores some candidates as the model in memory does.
 
@@ -177,21 +149,21 @@ def check_saved(
     after = score(model, tokenizer, questions)
     model.set_adapter(active)
     model.delete_adapter("saved")
-    error = max(
-        abs(one - other)
-        for ones, others in zip(before, after, strict=True)
-        for one, other in zip(ones, others, strict=True)
-    )
+    rewards = zip(chain.from_iterable(before), chain.from_iterable(after), strict=True)
+    error = max(abs(one - other) for one, other in rewards)
     if not error <= RELOAD_TOLERANCE:
-        raise InputError(
-            f"{adapter}: the saved adapter's rewards differ by {error:.2g} from those of the trained model"
-        )
+        raise InputError(f"{adapter}: the saved adapter's rewards differ by {error:.2g} from the trained model's")
 
 
-def load_reward_model(base: str | os.PathLike, adapter: str | os.PathLike | None, dtype: str = "auto"):
-    """(model, tokenizer): the base with the adapter's LoRA and score head (None: untrained), ready to score.
+def load_reward_model(
+    base: str | os.PathLike,
+    adapter: str | os.PathLike | None,
+    dtype: str = "auto",
+    device: torch.device | str | None = None,
+) -> tuple["PreTrainedModel | PeftModel", "PreTrainedTokenizerBase"]:
+    """The base with the adapter's LoRA and score head (None: untrained), in eval mode, and the tokenizer.
 
-    In eval mode, on the GPU if there is one; `dtype` is that of the base, by the names of `base_dtype`.
+    `dtype` is that of the base, by the names of `base_dtype`; `device` is the GPU if there is one, else the CPU.
     """
     tokenizer = load_tokenizer(base)
     model = load_base(base, tokenizer.pad_token_id, base_dtype(dtype))
@@ -199,14 +171,14 @@ def load_reward_model(base: str | os.PathLike, adapter: str | os.PathLike | None
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter)
-    return model.to(device()).eval(), tokenizer
+    return model.to(device or fast_device()).eval(), tokenizer
 
 
 @torch.no_grad()
 def score(
-    model,
-    tokenizer,
-    questions: Sequence[tuple[Prompt | str, Sequence[str]]],
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: Sequence[PromptAndQueries],
     batch_size: int = 64,
     token_budget: int = TOKEN_BUDGET,
     progress: str = "",
@@ -219,23 +191,25 @@ def score(
     from tqdm import tqdm
 
     rows = pack(_sequences(tokenizer, questions), token_budget, batch_size)
-    rewards: dict[tuple[int, int], float] = {}
+    rewards = [[math.nan] * len(queries) for _, queries in questions]
     with tqdm(total=sum(len(row.keys) for row in rows), desc=progress, unit="candidate", disable=not progress) as bar:
         for batch in batches_by_length(rows, batch_size):
-            tensors = pad_rows([rows[number] for number in batch], tokenizer.pad_token_id)
-            scores = packed_scores(model, {name: tensor.to(model.device) for name, tensor in tensors.items()})
-            rewards |= zip((key for number in batch for key in rows[number].keys), scores.tolist(), strict=True)
+            inputs = pad_rows(batch, tokenizer.pad_token_id)
+            scores = packed_scores(model, {name: tensor.to(model.device) for name, tensor in inputs.items()})
+            keys = chain.from_iterable(row.keys for row in batch)
+            for (question, candidate), reward in zip(keys, scores.tolist(), strict=True):
+                rewards[question][candidate] = reward
             bar.update(len(scores))
-    return [[rewards[number, place] for place in range(len(queries))] for number, (_, queries) in enumerate(questions)]
+    return rewards
 
 
 def _sequences(
-    tokenizer, questions: Sequence[tuple[Prompt | str, Sequence[str]]]
+    tokenizer: "PreTrainedTokenizerBase", questions: Sequence[PromptAndQueries]
 ) -> Iterator[tuple[tuple[int, int], list[int]]]:
     """((question, candidate), token ids), ordered so that what begins alike stands together."""
     for number in sorted(range(len(questions)), key=lambda number: str(questions[number][0])):
         prompt, queries = questions[number]
         if queries:
-            encoded = encode_candidates(tokenizer, prompt, queries)
-            for place in sorted(range(len(queries)), key=encoded.__getitem__):
-                yield (number, place), encoded[place]
+            encoded = encode(tokenizer, prompt, queries)
+            for candidate in sorted(range(len(queries)), key=encoded.__getitem__):
+                yield (number, candidate), encoded[candidate]

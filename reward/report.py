@@ -4,11 +4,16 @@ import math
 import resource
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from common.files import replacing
+from common.files import replacing, write_json
+from common.manifest import Manifest
+from reward.data import PreferencePair
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
+from reward.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CARD = """# {name}
 
@@ -40,15 +45,45 @@ Rewards order queries of one prompt; across prompts they are not comparable.
 """
 
 
+def write_results(
+    output: Path,
+    settings: TrainingSettings,
+    manifest: Manifest,
+    history: Sequence[dict],
+    metrics: dict,
+    differences: Sequence[float],
+) -> None:
+    """Write metrics.json, training_curve.png, README.md and manifest.json beside the adapter, and say how it went.
+
+    `metrics` and `differences` (of rewards, chosen minus rejected, of the validation pairs) are of the saved model.
+    """
+    for warning in validation_warnings(differences, metrics, history):
+        print(f"warning: the saved model (step {metrics['kept_step']}) {warning}")
+    write_json(output / "metrics.json", metrics | {"history": history})
+    draw_curves(history, differences, output / "training_curve.png")
+    write_card(output, settings, manifest.content["inputs"]["data"], metrics)
+    manifest.write(output / "manifest.json", **metrics)
+    print(
+        f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
+        f"{metrics['seconds']:.0f} s, {metrics['tokens_per_second']:.0f} tokens/s, "
+        f"{metrics['peak_memory_mb']} MB at most; adapter, metrics and curves in {output}"
+    )
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
 def peak_memory_mb() -> int:
     """The most memory (MB = 2**20 bytes) that tensors had on the GPU so far; without one, that the process had."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # KiB
 
 
 def history_metrics(history: Sequence[dict], seconds: float, first_step: int) -> dict:
-    """Losses, and tokens per second without the time of validations, of a run that began after `first_step`."""
+    """Losses, and tokens per second without the time of validations, of a process that began after `first_step`."""
     losses = [entry["loss"] for entry in history if "loss" in entry]
     tokens = [entry["num_tokens"] for entry in history if "num_tokens" in entry and entry["step"] > first_step]
     validating = sum(entry.get("eval_runtime", 0) for entry in history if entry["step"] >= first_step)
@@ -60,33 +95,37 @@ def history_metrics(history: Sequence[dict], seconds: float, first_step: int) ->
     }
 
 
-def validation_results(differences: Sequence[float], margins: Sequence[float], relations: Sequence[str]) -> dict:
-    """Loss and accuracy of the kept model on the validation pairs (None without any), overall and by relation."""
-    if not differences:
+def validation_results(
+    pairs: Sequence[PreferencePair], differences: Sequence[float], margin_scale: float
+) -> dict[str, float | dict | None]:
+    """Loss and accuracy on the validation pairs (None without any), overall and by relation."""
+    import torch
+
+    if not pairs:
         return {"validation_loss": None, "validation_accuracy": None, "validation_by_relation": {}}
     values = torch.tensor(differences)
-    loss = bradley_terry_loss(values, torch.zeros_like(values), torch.tensor(margins)).mean().item()
+    margins = torch.tensor([margin_scale * pair.margin for pair in pairs])
     return {
-        "validation_loss": loss,
+        "validation_loss": bradley_terry_loss(values, torch.zeros_like(values), margins).mean().item(),
         "validation_accuracy": pair_metrics(differences)["accuracy"],
-        "validation_by_relation": grouped_metrics(relations, differences),
+        "validation_by_relation": grouped_metrics([pair.relation for pair in pairs], differences),
     }
 
 
-def doubts(differences: Sequence[float], metrics: dict, history: Sequence[dict]) -> list[str]:
-    """What speaks against the kept model, from its validation: sentences that go on after "the kept model".
+def validation_warnings(differences: Sequence[float], metrics: dict, history: Sequence[dict]) -> list[str]:
+    """What speaks against the saved model, from its validation: ends of sentences that begin with "the saved model".
 
-    `differences` and `metrics` (of `validation_results`) are those of the kept model, `history` tells where it began.
+    `differences` and `metrics` are those of `write_results`, `history` tells the loss before training.
     """
     if not differences:
         return []
-    advice = "train longer, on more questions, or with another --learning_rate"
     if not any(differences):
         return [
             "gives every candidate the same reward, because no later step had a lower validation loss; train longer, "
             "on more questions or with --validation_fraction 0"
         ]
     found = []
+    advice = "train longer, on more questions, or with another --learning_rate"
     start = next((entry["eval_loss"] for entry in history if entry["step"] == 0 and "eval_loss" in entry), math.inf)
     if metrics["validation_loss"] > start:
         found.append(
@@ -101,6 +140,9 @@ def doubts(differences: Sequence[float], metrics: dict, history: Sequence[dict])
     return found
 
 
+# --- curves and card ------------------------------------------------------------------------------------------------
+
+
 def draw_curves(history: Sequence[dict], differences: Sequence[float], path: Path) -> None:
     """PNG: loss and pairwise accuracy over the steps, and the validation pairs' reward differences if there are any."""
     import matplotlib
@@ -108,21 +150,10 @@ def draw_curves(history: Sequence[dict], differences: Sequence[float], path: Pat
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(
-        1, 3 if differences else 2, figsize=(15 if differences else 10, 4), layout="constrained"
-    )
-    for axis, key, label, chance in (
-        (axes[0], "loss", "Bradley-Terry loss", 0.6931),
-        (axes[1], "accuracy", "pairwise accuracy", 0.5),
-    ):
-        for prefix, style, name in (("", "-", "training"), ("eval_", "o--", "validation")):
-            points = [(entry["step"], entry[prefix + key]) for entry in history if prefix + key in entry]
-            if points:
-                axis.plot(*zip(*points, strict=True), style, label=name)
-        axis.axhline(chance, color="grey", linewidth=0.8, label="chance")
-        axis.set(xlabel="step", ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.legend()
+    panels = 3 if differences else 2
+    figure, axes = pyplot.subplots(1, panels, figsize=(5 * panels, 4), layout="constrained")
+    _draw_curve(axes[0], history, "loss", "Bradley-Terry loss", chance=math.log(2))
+    _draw_curve(axes[1], history, "accuracy", "pairwise accuracy", chance=0.5)
     if differences:
         axes[2].hist(differences, bins=40)
         axes[2].axvline(0, color="grey", linewidth=0.8)
@@ -132,19 +163,32 @@ def draw_curves(history: Sequence[dict], differences: Sequence[float], path: Pat
     pyplot.close(figure)
 
 
-def write_card(folder: Path, base: str, data: dict, settings, metrics: dict) -> None:
+def _draw_curve(axis: "Axes", history: Sequence[dict], key: str, label: str, chance: float) -> None:
+    """Training and validation over the steps, and what chance gives."""
+    for prefix, style, name in (("", "-", "training"), ("eval_", "o--", "validation")):
+        points = [(entry["step"], entry[prefix + key]) for entry in history if prefix + key in entry]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, label=name)
+    axis.axhline(chance, color="grey", linewidth=0.8, label="chance")
+    axis.set(xlabel="step", ylabel=label)
+    axis.grid(alpha=0.3)
+    axis.legend()
+
+
+def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: dict) -> None:
     """README.md of an adapter folder, with the hub's metadata. `data`: path and sha256 of the pair file."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    base = Path(settings.model_id).name
     metadata = ModelCardData(
-        base_model=Path(base).name,
+        base_model=base,
         library_name="peft",
         pipeline_tag="text-classification",
         tags=["reward-model", "text-to-sql", "lora", "trl"],
         metrics=["accuracy"],
     )
     facts = {
-        "base model": Path(base).name,
+        "base model": base,
         "trained on": f"{Path(data['path']).name} (sha256 {data['sha256']}…)",
         "pairs": f"{metrics['train_pairs']} training, {metrics['validation_pairs']} validation",
         "steps": f"{metrics['steps']}, kept: {metrics['kept_step']}",
@@ -155,7 +199,7 @@ def write_card(folder: Path, base: str, data: dict, settings, metrics: dict) -> 
         **_validation_facts(metrics),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    text = CARD.format(name=folder.name, base=Path(base).name, facts=table)
+    text = CARD.format(name=folder.name, base=base, facts=table)
     with replacing(folder / "README.md") as file:
         file.write(str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")))
 

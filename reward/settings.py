@@ -21,7 +21,6 @@ class TrainingSettings:
     data_path: str
     validation_fraction: float
     max_length: int
-    share_prefix: bool
     token_budget: int
     margin_by_distance: float
     base_dtype: str

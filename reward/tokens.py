@@ -1,13 +1,19 @@
-"""Questions as token ids, split for validation, and the rows of the datasets that trainers are given."""
+"""Conversations as token ids: one query behind its prompt, a question with its candidates, the pairs to train on.
+
+Training and scoring read the same tokens: user = the task prompt, assistant = the bare SQL, through the model's own
+chat template.
+"""
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from common.files import InputError
 from reward.data import (
     PreferencePair,
+    Prompt,
     Question,
     contradictory_pairs,
     group_by_prompt,
@@ -15,25 +21,69 @@ from reward.data import (
     split_by_database,
     split_by_question,
 )
-from reward.model import encode_candidates
 from reward.settings import TrainingSettings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 TOO_LONG, IDENTICAL = "over max_length", "of identical queries"
-# A row of `question_rows` without pairs: it makes batches and processes even, and weighs nothing.
-FILLER = {"db_id": "", "prefix": [0], "tails": [[]], "pairs": [], "margins": [], "relations": []}
+
+# --- one query ------------------------------------------------------------------------------------------------------
+
+
+def load_tokenizer(base: str | os.PathLike) -> "PreTrainedTokenizerBase":
+    """The base model's tokenizer with a padding token of its own.
+
+    Transformers reads the score at the last token that is not padding, so padding must differ from the end token.
+    Raises InputError when the tokenizer has no chat template or nothing to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if not tokenizer.chat_template:
+        raise InputError(f"{base}: its tokenizer has no chat template; use an Instruct model")
+    if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
+        spare = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
+        if not spare:
+            raise InputError(f"{base}: its tokenizer has no token to pad with besides the end token")
+        tokenizer.pad_token = tokenizer.unk_token or spare[-1]
+    return tokenizer
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt | str, queries: Sequence[str]) -> list[list[int]]:
+    """Token ids of each candidate behind one prompt, the same that TRL makes of a conversational pair.
+
+    A text is one turn of the user. Raises InputError when the chat template refuses the conversation.
+    """
+    from jinja2 import TemplateError
+
+    turns = [("user", prompt)] if isinstance(prompt, str) else prompt
+    messages = [{"role": role, "content": content} for role, content in turns]
+    conversations = [[*messages, {"role": "assistant", "content": sql}] for sql in queries]
+    try:
+        return tokenizer.apply_chat_template(conversations, return_dict=False)
+    except TemplateError as error:
+        roles = [role for role, _ in turns]
+        raise InputError(f"the chat template refuses a prompt with the roles {roles}: {error}") from None
+
+
+# --- questions ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TokenizedQuestion:
-    """A question, the token ids that its candidates begin with, and those that each goes on with."""
+    """A question, the token ids that all its candidates begin with, and the rest of each candidate's."""
 
     question: Question
     prefix: list[int]
-    tails: list[list[int]]
+    suffixes: list[list[int]]
 
 
 def tokenize(
-    questions: Iterable[Question], tokenizer, max_length: int, dropped: Counter[str] | None = None
+    questions: Iterable[Question],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    dropped: Counter[str] | None = None,
 ) -> list[TokenizedQuestion]:
     """The questions without the pairs that nothing can be learned from, which are counted in `dropped` by their kind.
 
@@ -43,18 +93,19 @@ def tokenize(
     tokenized = []
     dropped = Counter() if dropped is None else dropped
     for question in questions:
-        of = dict(
-            zip(question.candidates, encode_candidates(tokenizer, question.prompt, question.candidates), strict=True)
-        )
-        kinds = [_kind(of[pair.chosen], of[pair.rejected], max_length) for pair in question.pairs]
-        dropped.update(kind for kind in kinds if kind)
-        kept = [pair for pair, kind in zip(question.pairs, kinds, strict=True) if not kind]
-        tokenized += [_tokenized(rest, [of[sql] for sql in rest.candidates]) for rest in group_by_prompt(kept)]
+        sequences = encode(tokenizer, question.prompt, question.candidates)
+        ids_of = dict(zip(question.candidates, sequences, strict=True))
+        usable = []
+        for pair in question.pairs:
+            if kind := _why_dropped(ids_of[pair.chosen], ids_of[pair.rejected], max_length):
+                dropped[kind] += 1
+            else:
+                usable.append(pair)
+        tokenized += [_tokenized(rest, [ids_of[sql] for sql in rest.candidates]) for rest in group_by_prompt(usable)]
     return tokenized
 
 
-def _kind(chosen: list[int], rejected: list[int], max_length: int) -> str:
-    """Why a pair is dropped, "" when it is not."""
+def _why_dropped(chosen: list[int], rejected: list[int], max_length: int) -> str:
     if max(len(chosen), len(rejected)) > max_length:
         return TOO_LONG
     return IDENTICAL if chosen == rejected else ""
@@ -65,12 +116,36 @@ def _tokenized(question: Question, sequences: list[list[int]]) -> TokenizedQuest
     return TokenizedQuestion(question, sequences[0][:shared], [ids[shared:] for ids in sequences])
 
 
-def learnable_questions(
-    pairs: Sequence[PreferencePair], tokenizer, settings: TrainingSettings
-) -> tuple[list[TokenizedQuestion], int]:
-    """The pairs that something can be learned from, as tokenized questions, and how many others were dropped.
+def pairs_of(questions: Iterable[TokenizedQuestion]) -> list[PreferencePair]:
+    return [pair for tokenized in questions for pair in tokenized.question.pairs]
 
-    What is doubtful about them is printed. Raises InputError when nothing is left.
+
+# --- the data of a training run -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and validates with, and how many pairs were dropped before."""
+
+    train: list[TokenizedQuestion]
+    validation: list[TokenizedQuestion]
+    dropped: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {
+            "train_pairs": len(pairs_of(self.train)),
+            "validation_pairs": len(pairs_of(self.validation)),
+            "dropped_pairs": self.dropped,
+        }
+
+
+def training_data(
+    pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase", settings: TrainingSettings
+) -> TrainingData:
+    """The pairs that something can be learned from, tokenized and split.
+
+    What is dropped, doubtful and held out is printed. Raises InputError when nothing is left to train on.
     """
     dropped: Counter[str] = Counter()
     tokenized = tokenize(group_by_prompt(pairs), tokenizer, settings.max_length, dropped)
@@ -82,69 +157,34 @@ def learnable_questions(
         )
     if dropped:
         print(f"dropped pairs: {kinds}")
-    kept = [pair for part in tokenized for pair in part.question.pairs]
-    if repeated := repeated_pairs(kept):
+    _tell_doubtful(pairs_of(tokenized))
+    held_out = _held_out_prompts(pairs_of(tokenized), settings)
+    data = TrainingData(
+        train=[part for part in tokenized if part.question.prompt not in held_out],
+        validation=[part for part in tokenized if part.question.prompt in held_out],
+        dropped=dropped.total(),
+    )
+    print(
+        f"{data.counts['train_pairs']} training pairs of {len(data.train)} questions, "
+        f"{data.counts['validation_pairs']} validation pairs of {len(data.validation)}, {data.dropped} dropped"
+    )
+    return data
+
+
+def _tell_doubtful(pairs: Sequence[PreferencePair]) -> None:
+    if repeated := repeated_pairs(pairs):
         print(f"note: {repeated} pairs repeat another one; each counts")
-    if contradictory := contradictory_pairs(kept):
+    if contradictory := contradictory_pairs(pairs):
         print(f"warning: {contradictory} pairs contradict others (chosen and rejected exchanged); all are trained on")
-    return tokenized, dropped.total()
 
 
-def tokenized_split(
-    pairs: Sequence[PreferencePair], tokenizer, settings: TrainingSettings
-) -> tuple[list[TokenizedQuestion], list[TokenizedQuestion], dict[str, int]]:
-    """Training and validation pairs as tokenized questions, and how many pairs there are.
-
-    What is held out, and how, is printed. Raises InputError when nothing is left to train on.
-    """
-    tokenized, dropped = learnable_questions(pairs, tokenizer, settings)
-    kept = [pair for part in tokenized for pair in part.question.pairs]
-    how = kept, settings.validation_fraction, settings.seed
-    by_database = split_by_database(*how)
-    to_train_on, held_out = by_database or split_by_question(*how)
+def _held_out_prompts(pairs: Sequence[PreferencePair], settings: TrainingSettings) -> set[Prompt]:
+    """The prompts for validation: those of whole databases where these fit the fraction."""
+    split = pairs, settings.validation_fraction, settings.seed
+    by_database = split_by_database(*split)
+    _, held_out = by_database or split_by_question(*split)
     if held_out:
-        databases, all_databases = (len({pair.db_id for pair in part}) for part in (held_out, kept))
+        databases, all_databases = (len({pair.db_id for pair in part}) for part in (held_out, pairs))
         whole = f"{databases} of {all_databases} databases"
         print(f"held out for validation: {whole if by_database else 'questions, as whole databases do not fit'}")
-    prompts = {pair.prompt for pair in held_out}
-    train = [part for part in tokenized if part.question.prompt not in prompts]
-    validation = [part for part in tokenized if part.question.prompt in prompts]
-    counts = {"train_pairs": len(to_train_on), "validation_pairs": len(held_out), "dropped_pairs": dropped}
-    print(
-        f"{counts['train_pairs']} training pairs of {len(train)} questions, {counts['validation_pairs']} validation "
-        f"pairs of {len(validation)}, {dropped} dropped"
-    )
-    return train, validation, counts
-
-
-def question_rows(
-    questions: Iterable[TokenizedQuestion], margin_scale: float, relations: Sequence[str]
-) -> list[dict[str, list]]:
-    """A row of each question for `SharedPrefixTrainer`: database, the prompt once, the candidates' own tokens, pairs.
-
-    A pair's margin is `margin_scale` times its margin by distance, its relation a place in `relations`.
-    """
-    return [
-        {
-            "db_id": tokenized.question.pairs[0].db_id,
-            "prefix": tokenized.prefix,
-            "tails": tokenized.tails,
-            "pairs": tokenized.question.places,
-            "margins": [margin_scale * pair.margin for pair in tokenized.question.pairs],
-            "relations": [relations.index(pair.relation) for pair in tokenized.question.pairs],
-        }
-        for tokenized in questions
-    ]
-
-
-def pair_rows(questions: Iterable[TokenizedQuestion], margin_scale: float) -> list[dict]:
-    """A row of each pair for TRL's RewardTrainer, with the margin as in `question_rows`."""
-    return [
-        {
-            "chosen_ids": tokenized.prefix + tokenized.tails[chosen],
-            "rejected_ids": tokenized.prefix + tokenized.tails[rejected],
-            "margin": margin_scale * pair.margin,
-        }
-        for tokenized in questions
-        for pair, (chosen, rejected) in zip(tokenized.question.pairs, tokenized.question.places, strict=True)
-    ]
+    return {pair.prompt for pair in held_out}

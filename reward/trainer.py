@@ -1,106 +1,142 @@
-"""TRL's RewardTrainer with packed questions: its collation, their order and the loss, all else is TRL's."""
+"""TRL's RewardTrainer on packed questions: their loss, and when training is stopped, logged and saved.
+
+Not here: which questions make a batch (`reward.batches`), how they are packed (`reward.packing`), the loss of one pair
+(`reward.metrics.bradley_terry_loss`), resuming (`reward.checkpoints`).
+"""
 
 import math
-import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor
-from torch.utils.data import Sampler
 from transformers import EvalPrediction, TrainerCallback
 from trl import RewardTrainer
 
 from common.files import InputError
+from reward.batches import NO_PAIR, PADDING_QUESTION, DatabaseSampler
 from reward.checkpoints import mark_complete, newest_checkpoint, remove_checkpoints
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
-from reward.packing import pack, packed_scores, pad_rows
-from reward.tokens import FILLER
-
-NO_PAIR = -100  # what Trainer pads labels with
+from reward.packing import packed_scores
 
 
-@dataclass(frozen=True)
-class QuestionCollator:
-    """Questions (rows of `reward.tokens.question_rows`) -> the tensors of `reward.packing.pad_rows` and their pairs.
+class PackedTrainer(RewardTrainer):
+    """RewardTrainer on the rows of `reward.batches.question_rows`, with a QuestionCollator.
 
-    pairs: [Q, P, 2], places of chosen and rejected among the batch's scores. margins, relations: [Q, P]. Questions
-    with fewer than P pairs are filled with pairs of relation NO_PAIR. FILLER rows are left out, but for one of a batch
-    that has nothing else: each process makes every forward pass.
+    The loss of an optimiser step is the mean over all its pairs, whichever forward pass and process they are in: each
+    forward pass gives the sum over its pairs, divided by the pairs of the whole step. So every pair counts the same,
+    and batch size, accumulation and number of processes may be traded for each other. (TRL takes the mean of means,
+    which is the same where forward passes have equal numbers of pairs.) Training accuracy and margin are means over all
+    pairs since the last log, on all processes.
+
+    Nothing is cast on the way (no autocast), so scores reload exactly. At the first loss, reward, gradient, weight or
+    validation figure that is not a finite number, all processes stop with an InputError, before a step or a checkpoint
+    is made of it.
     """
 
-    pad_token_id: int
-    token_budget: int
+    loss_is_scaled_for_ga = True
 
-    def __call__(self, questions: Sequence[dict]) -> dict[str, Tensor]:
-        questions = [question for question in questions if question["pairs"]] or questions[:1]
-        most = max(1, *(len(question["pairs"]) for question in questions))
-        sequences = [
-            ((number, place), question["prefix"] + tail)
-            for number, question in enumerate(questions)
-            for place, tail in enumerate(question["tails"])
-        ]
-        rows = pack(sorted(sequences, key=lambda sequence: sequence[1]), self.token_budget)
-        score = {key: order for order, key in enumerate(key for row in rows for key in row.keys)}
-        pairs = [
-            [[score[number, place] for place in pair] for pair in question["pairs"]]
-            + [[0, 0]] * (most - len(question["pairs"]))
-            for number, question in enumerate(questions)
-        ]
-        return {
-            "pairs": torch.tensor(pairs),  # first, because accelerate reads the batch size off it
-            "margins": _filled([question["margins"] for question in questions], most, 0.0),
-            "relations": _filled([question["relations"] for question in questions], most, NO_PAIR),
-            **pad_rows(rows, self.pad_token_id),
-        }
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
+        self._seen = torch.zeros(4, device=self.accelerator.device)
 
+    def create_accelerator_and_postprocess(self) -> None:
+        self.args.mixed_precision = "no"  # it is that of the user's accelerate configuration, whatever bf16 says
+        super().create_accelerator_and_postprocess()
 
-def _filled(lists: Sequence[list], most: int, value: float) -> Tensor:
-    return torch.tensor([entries + [value] * (most - len(entries)) for entries in lists])
+    # --- data ---
 
+    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
+        """The rows, which are tokenized already; behind those to train on a PADDING_QUESTION."""
+        if dataset_name != "train":
+            return dataset
+        return concatenate_datasets([dataset, Dataset.from_list([PADDING_QUESTION], features=dataset.features)])
 
-class DatabaseSampler(Sampler[int]):
-    """Questions in random order, but so that batches hold questions of one database, whose prompts begin alike.
+    def _get_train_sampler(self, train_dataset=None) -> DatabaseSampler:
+        *db_ids, _ = self.train_dataset["db_id"]
+        return DatabaseSampler(db_ids, self.args.train_batch_size, self.args.seed, self.accelerator.num_processes)
 
-    What is left over of each database fills the other batches. At the end the place behind the last question, which is
-    that of a FILLER, is given until all processes have equally many full batches: accelerate would repeat questions.
-    The order follows from seed and epoch alone, so it is the same on every process and when training goes on.
-    """
+    def _run_epoch(self, *args, train_dataloader, epoch: int, **kwargs):
+        # a run that is resumed within an epoch has wrappers around the sampler that do not tell it which epoch it is
+        sampler = train_dataloader.batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        sampler.sampler.set_epoch(epoch)
+        super()._run_epoch(*args, train_dataloader=train_dataloader, epoch=epoch, **kwargs)
 
-    def __init__(self, db_ids: Sequence[str], batch_size: int, seed: int, processes: int = 1):
-        self.db_ids, self.batch_size, self.seed, self.epoch = list(db_ids), batch_size, seed, 0
-        self.fillers = -len(self.db_ids) % (batch_size * processes)
+    # --- loss ---
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """Pairs of an optimiser step on all processes."""
+        pairs = sum((batch["relations"] != NO_PAIR).sum() for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(pairs, device=device), "sum")
 
-    def __len__(self) -> int:
-        return len(self.db_ids) + self.fillers
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+        real = inputs["relations"] != NO_PAIR
+        chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
+        losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
+        differences = (chosen - rejected).detach()
+        right = (differences > 0).sum() + 0.5 * (differences == 0).sum()
+        tokens = inputs["lengths"].sum() * real.any()  # those of a PADDING_QUESTION are none
+        self._seen += torch.stack([real.sum(), right, differences.sum(), tokens])
+        if num_items_in_batch is None:
+            return losses.mean()
+        # the gradients of the processes are averaged
+        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
 
-    def __iter__(self) -> Iterator[int]:
-        draw, count = random.Random(f"{self.seed}/{self.epoch}"), len(self.db_ids)
-        of_database: dict[str, list[int]] = {}
-        for number in draw.sample(range(count), count):
-            of_database.setdefault(self.db_ids[number], []).append(number)
-        batches, left_over = [], []
-        for numbers in of_database.values():
-            *whole, rest = self._cut(numbers)
-            batches += whole
-            left_over += rest
-        *whole, rest = self._cut(left_over)
-        batches += whole
-        draw.shuffle(batches)
-        return chain(*batches, rest, [count] * self.fillers)
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """No loss, but the reward differences and margins [Q, P] of the pairs, and their relations as labels."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            chosen, rejected = packed_scores(model, inputs)[inputs["pairs"]].unbind(-1)
+        return None, (chosen - rejected, inputs["margins"]), inputs["relations"]
 
-    def _cut(self, numbers: list[int]) -> list[list[int]]:
-        """Full batches, then what is left, which may be nothing."""
-        places = range(0, len(numbers) + 1, self.batch_size)
-        return [numbers[place : place + self.batch_size] for place in places]
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:  # a point of the training curve
+            pairs, right, difference, tokens = self.accelerator.reduce(self._seen, "sum").tolist()
+            self._total_train_tokens += int(tokens)
+            logs |= {"accuracy": right / pairs, "margin": difference / pairs, "num_tokens": self._total_train_tokens}
+            self._seen = torch.zeros_like(self._seen)
+        super().log(logs, start_time)
+        if wrong := [name for name, value in logs.items() if not math.isfinite(value)]:
+            raise self.diverged(wrong[0], self.state.global_step)
+
+    # --- divergence ---
+
+    def diverged(self, what: str, step: int) -> InputError:
+        """The error of a run in which `what` is not finite at optimiser step `step`."""
+        print(file=sys.stderr)  # ends the line of the progress bar
+        folder = self.args.output_dir
+        if not step:
+            return InputError(
+                f"{folder}: {what} is not a finite number before anything is trained, so the base model's own rewards "
+                "are none; try --base_dtype float32, or fetch the model again"
+            )
+        newest = newest_checkpoint(Path(folder))
+        return InputError(
+            f"{folder}: training diverged, {what} is not a finite number at step {step} of {self.state.max_steps} with "
+            f"learning_rate {self.args.learning_rate:g} (last checkpoint before: {newest.name if newest else 'none'}); "
+            "begin anew with a lower rate: --learning_rate … --fresh true"
+        )
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        # once per optimiser step, before it is made; Trainer's own filter, which hides such losses, asks each loss
+        norm = super()._get_grad_norm(model, grad_norm)
+        total = self.accelerator.reduce(self._tr_loss + self._seen.sum() + norm, "sum")
+        if not math.isfinite(total):
+            step = self.state.global_step
+            raise self.diverged("a loss, reward or gradient", step and step + 1)
+        return norm
+
+    def _save_checkpoint(self, model, trial):
+        weights = [weight.isfinite().all() for weight in model.parameters() if weight.requires_grad]
+        if not torch.stack(weights).all():
+            raise self.diverged("a weight", self.state.global_step)
+        super()._save_checkpoint(model, trial)
 
 
 def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -111,15 +147,12 @@ def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], d
         differences, margins = (torch.from_numpy(values[real]) for values in prediction.predictions)
         names = [relations[code] for code in prediction.label_ids[real]]
         total = pair_metrics(differences.tolist())
+        groups = grouped_metrics(names, differences.tolist())
         return {
             "loss": bradley_terry_loss(differences, torch.zeros_like(differences), margins).mean().item(),
             "accuracy": total["accuracy"],
             "margin": total["mean_margin"],
-            **{
-                f"accuracy_{name}": of["accuracy"]
-                for name, of in grouped_metrics(names, differences.tolist()).items()
-                if name
-            },
+            **{f"accuracy_{name}": group["accuracy"] for name, group in groups.items() if name},
         }
 
     return metrics
@@ -158,127 +191,3 @@ class EndLogger(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **_) -> None:
         control.should_log = True
-
-
-class WatchedTrainer(RewardTrainer):
-    """RewardTrainer without autocast, that stops on all processes where training has diverged.
-
-    That is at the first loss, reward, gradient, weight or validation figure that is not a finite number, before a step
-    or a checkpoint is made of it; an InputError says so. Scores reload exactly because nothing is cast on the way.
-    """
-
-    def diverged(self, what: str, step: int) -> InputError:
-        """The error of a run in which `what` is not finite at optimiser step `step`."""
-        print(file=sys.stderr)  # ends the line of the progress bar
-        folder = self.args.output_dir
-        if not step:
-            return InputError(
-                f"{folder}: {what} is not a finite number before anything is trained, so the base model's own rewards "
-                "are none; try --base_dtype float32, or fetch the model again"
-            )
-        kept = newest_checkpoint(Path(folder))
-        return InputError(
-            f"{folder}: training diverged, {what} is not a finite number at step {step} of {self.state.max_steps} with "
-            f"learning_rate {self.args.learning_rate:g} (last checkpoint before: {kept.name if kept else 'none'}); "
-            "begin anew with a lower rate: --learning_rate … --fresh true"
-        )
-
-    def create_accelerator_and_postprocess(self) -> None:
-        self.args.mixed_precision = "no"  # it is that of the user's accelerate configuration, whatever bf16 says
-        super().create_accelerator_and_postprocess()
-
-    def _watched(self) -> Tensor:
-        """The sum of what this process computed of its step, finite only when all of that is."""
-        return self._tr_loss
-
-    def _get_grad_norm(self, model, grad_norm=None):
-        # once per optimiser step, before it is made; Trainer's own filter, which hides such losses, asks each loss
-        norm = super()._get_grad_norm(model, grad_norm)
-        total = self.accelerator.reduce(self._watched() + norm, "sum")
-        if not math.isfinite(total):
-            step = self.state.global_step
-            raise self.diverged("a loss, reward or gradient", step and step + 1)
-        return norm
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs, start_time)
-        if wrong := [name for name, value in logs.items() if not math.isfinite(value)]:
-            raise self.diverged(wrong[0], self.state.global_step)
-
-    def _save_checkpoint(self, model, trial):
-        weights = [weight.isfinite().all() for weight in model.parameters() if weight.requires_grad]
-        if not torch.stack(weights).all():
-            raise self.diverged("a weight", self.state.global_step)
-        super()._save_checkpoint(model, trial)
-
-    def _run_epoch(self, *args, train_dataloader, epoch: int, **kwargs):
-        # a run that goes on within an epoch has wrappers around the sampler that do not tell it which epoch it is
-        sampler = train_dataloader.batch_sampler
-        while hasattr(sampler, "batch_sampler"):
-            sampler = sampler.batch_sampler
-        sampler.sampler.set_epoch(epoch)
-        super()._run_epoch(*args, train_dataloader=train_dataloader, epoch=epoch, **kwargs)
-
-
-class SharedPrefixTrainer(WatchedTrainer):
-    """RewardTrainer on the rows of `reward.tokens.question_rows`, with a QuestionCollator.
-
-    The loss of an optimiser step is the mean over all its pairs, whatever number of them stands in which forward pass
-    and on which process: each forward pass gives the sum over its pairs, divided by the pairs of the whole step. So
-    every pair counts the same, and batch size, accumulation and number of processes may be traded for each other. (TRL
-    takes the mean of means, which is the same there because its forward passes have equal numbers of pairs.)
-    Training accuracy and margin are means over all pairs since the last log, on all processes.
-    """
-
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
-        self._seen = torch.zeros(4, device=self.accelerator.device)
-
-    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
-        """The rows, which are tokenized already; behind those to train on a FILLER."""
-        if dataset_name != "train":
-            return dataset
-        return concatenate_datasets([dataset, Dataset.from_list([FILLER], features=dataset.features)])
-
-    def _watched(self) -> Tensor:
-        return self._tr_loss + self._seen.sum()
-
-    def _get_train_sampler(self, train_dataset=None) -> DatabaseSampler:
-        *db_ids, _ = self.train_dataset["db_id"]
-        return DatabaseSampler(db_ids, self.args.train_batch_size, self.args.seed, self.accelerator.num_processes)
-
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
-        """Pairs of an optimiser step on all processes."""
-        pairs = sum((batch["relations"] != NO_PAIR).sum() for batch in batch_samples)
-        return self.accelerator.reduce(torch.as_tensor(pairs, device=device), "sum")
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        real = inputs["relations"] != NO_PAIR
-        chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
-        losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
-        differences = (chosen - rejected).detach()
-        right = (differences > 0).sum() + 0.5 * (differences == 0).sum()
-        tokens = inputs["lengths"].sum() * real.any()  # those of a FILLER are none
-        self._seen += torch.stack([real.sum(), right, differences.sum(), tokens])
-        if num_items_in_batch is None:
-            return losses.mean()
-        # the gradients of the processes are averaged
-        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """No loss, but the reward differences and margins [Q, P] of the pairs, and their relations as labels."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            chosen, rejected = packed_scores(model, inputs)[inputs["pairs"]].unbind(-1)
-        return None, (chosen - rejected, inputs["margins"]), inputs["relations"]
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:  # a point of the training curve
-            pairs, right, difference, tokens = self.accelerator.reduce(self._seen, "sum").tolist()
-            self._total_train_tokens += int(tokens)
-            logs |= {"accuracy": right / pairs, "margin": difference / pairs, "num_tokens": self._total_train_tokens}
-            self._seen = torch.zeros_like(self._seen)
-        super().log(logs, start_time)

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -53,7 +55,12 @@ def run_main(name: str, *arguments: object, cwd: Path = ROOT) -> subprocess.Comp
     """
     words = [str(argument) for argument in arguments]
     said, warned = io.StringIO(), io.StringIO()
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(said), contextlib.redirect_stderr(warned):
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(warned),
+        mock.patch.dict(os.environ),  # so that what it sets does not outlive it
+    ):
         try:
             run_as_script(lambda: importlib.import_module(name).main(words))
         except SystemExit as end:
@@ -149,3 +156,28 @@ def pair_rows() -> list[dict]:
                 }
             )
     return rows
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """A server in the place of the model hub (HF_ENDPOINT), which never answers: `hub.accept` fails if nobody asks."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def address(server: socket.socket) -> str:
+    return "http://{}:{}".format(*server.getsockname())
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pair_rows: list[dict], hub) -> Path:
+    """A folder where train.py has run on the tiny model: pairs.json, adapter/ and printed.txt, what it said."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "pairs.json").write_text(json.dumps(pair_rows))
+    data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", tiny_model)
+    steps = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
+    run = run_script("train.py", *data, *steps, "--validation_fraction", "0.3", HF_ENDPOINT=address(hub))
+    assert run.returncode == 0, run.stderr
+    (folder / "printed.txt").write_text(run.stdout)
+    return folder

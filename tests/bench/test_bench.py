@@ -151,7 +151,8 @@ def test_packed_attention(rich_pairs, tiny_model):
 
 
 def test_reward_precision(rich_pairs, tiny_model):
-    run = run_script("-m", "bench.reward_precision", "--model", tiny_model, "--adapter", "none", "--data", rich_pairs)
+    way = ("--compare", "precision", "--adapter", "none")
+    run = run_script("-m", "bench.reward_scoring", *way, "--model", tiny_model, "--data", rich_pairs)
     found = promises(run)
     assert set(found) == {"bfloat16_pairs_changed", "bfloat16_best_candidate_changed", "bfloat16_speedup"}
     assert 0 <= found["bfloat16_pairs_changed"] <= 1 and "float32: pairwise accuracy" in run.stdout

@@ -152,7 +152,6 @@ HUGE = ("--learning_rate", "1e37")  # but 0 in the first step, of the warmup
     ("flags", "words"),
     [
         ((*HUGE, *UNVALIDATED), "a loss, reward or gradient is not a finite number at step 4 of 12"),
-        ((*HUGE, *UNVALIDATED, "--share_prefix", "false"), "a loss, reward or gradient is not a finite number at step"),
         ((*HUGE, "--validation_fraction", "0.5"), "is not a finite number at step"),
         (("--learning_rate", "1e300", *UNVALIDATED), "a weight is not a finite number at step 2 of 12"),
     ],

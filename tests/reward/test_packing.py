@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.reward_training import pair_rows
 from common.files import InputError
+from reward.batches import DatabaseSampler, QuestionCollator, question_rows
 from reward.data import PreferencePair, Turn, group_by_prompt
-from reward.model import encode, load_base, load_reward_model, load_tokenizer, score
+from reward.model import load_base, load_reward_model, score
 from reward.packing import FLEX_ATTENTION, batches_by_length, flex_mask, pack, pad_rows, tree_mask
-from reward.tokens import pair_rows, question_rows, tokenize
-from reward.trainer import DatabaseSampler
+from reward.tokens import encode, load_tokenizer, tokenize
 from tests.conftest import make_tiny_model
 
 LONG = "Database: " + "CREATE TABLE product (id INTEGER, name TEXT); " * 6
@@ -56,7 +57,7 @@ def scores_alone(model, tokenizer, questions):
     ours = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     scores = [
-        [model(input_ids=torch.tensor([encode(tokenizer, prompt, sql)])).logits.item() for sql in queries]
+        [model(input_ids=torch.tensor([ids])).logits.item() for ids in encode(tokenizer, prompt, queries)]
         for prompt, queries in questions
     ]
     model.set_attn_implementation(ours)
@@ -78,10 +79,10 @@ def test_rows_hold_each_sequence_once_as_it_would_be_alone(sequences, budget, mo
     found = []
     for row in rows_of(sequences, budget, most):
         assert (len(row) <= budget or len(row.keys) == 1) and 1 <= len(row.keys) <= most
-        seen = tree_mask(torch.tensor([row.stops]))[0, 0]
-        for key, end in zip(row.keys, row.ends, strict=True):
-            path = row.path(end)
-            assert [row.positions[place] for place in path] == list(range(len(path))) and path[-1] == end
+        seen = tree_mask(torch.tensor([row.subtree_ends]))[0, 0]
+        for key, last_token in zip(row.keys, row.last_tokens, strict=True):
+            path = row.path(last_token)
+            assert [row.positions[place] for place in path] == list(range(len(path))) and path[-1] == last_token
             for length, place in enumerate(path, 1):
                 assert seen[place].nonzero().flatten().tolist() == path[:length]
             found.append((key, [row.tokens[place] for place in path]))
@@ -109,7 +110,7 @@ def test_the_example_of_the_module():
     [row] = rows_of([[1, 2, 3, 4], [1, 2, 6], [1, 5]])
     assert row.tokens == [1, 2, 3, 4, 6, 5]
     assert row.positions == [0, 1, 2, 3, 2, 1]
-    assert row.stops == [6, 5, 4, 4, 5, 6]
+    assert row.subtree_ends == [6, 5, 4, 4, 5, 6]
 
 
 def test_the_mask_of_a_small_batch():
@@ -118,11 +119,11 @@ def test_the_mask_of_a_small_batch():
     assert inputs["input_ids"].tolist() == [[7, 1, 1, 2], [3, 3, 0, 0]]
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 1], [0, 1, 0, 0]]
     assert inputs["lengths"].tolist() == [4, 2]
-    assert inputs["ends"].tolist() == [2, 3, 5]
-    first, second = tree_mask(inputs["stops"])[:, 0].int().tolist()
+    assert inputs["last_tokens"].tolist() == [2, 3, 5]
+    first, second = tree_mask(inputs["subtree_ends"])[:, 0].int().tolist()
     assert first == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
     assert second == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
-    sees = flex_mask(inputs["stops"]).mask_mod
+    sees = flex_mask(inputs["subtree_ends"]).mask_mod
     for row, mask in enumerate((first, second)):
         places = [torch.arange(4)[:, None], torch.arange(4)]
         assert sees(torch.tensor(row), torch.tensor(0), *places).int().tolist() == mask
@@ -132,9 +133,9 @@ def test_the_mask_of_a_small_batch():
 def test_batches_hold_every_row_once_and_no_more_sequences_than_asked(sequences, batch_size):
     rows = rows_of(sequences, 9)
     batches = list(batches_by_length(rows, batch_size))
-    assert sorted(number for batch in batches for number in batch) == list(range(len(rows)))
-    assert all(len(batch) == 1 or sum(len(rows[n].ends) for n in batch) <= batch_size for batch in batches)
-    lengths = [len(rows[number]) for batch in batches for number in batch]
+    assert sorted(row.keys for batch in batches for row in batch) == sorted(row.keys for row in rows)
+    assert all(len(batch) == 1 or sum(len(row.keys) for row in batch) <= batch_size for batch in batches)
+    lengths = [len(row) for batch in batches for row in batch]
     assert lengths == sorted(lengths, reverse=True)
 
 
@@ -155,7 +156,7 @@ def test_batches_are_of_one_database_as_far_as_they_can(db_ids, batch_size, epoc
 
 @given(databases, st.integers(1, 5), st.integers(1, 4))
 def test_processes_share_the_batches_of_one_and_repeat_no_question(db_ids, batch_size, processes):
-    """As accelerate deals batches out; the place behind the last question is the filler's."""
+    """As accelerate deals batches out; the place behind the last question is the padding's."""
     from accelerate.data_loader import BatchSamplerShard
     from torch.utils.data import BatchSampler
 
@@ -272,21 +273,21 @@ PAIRS = [
 ]
 
 
-def trainer_of(base, folder, shared: bool, budget: int = 400, margin_scale: float = 0.0, **arguments):
+def trainer_of(base, folder, packed: bool, budget: int = 400, margin_scale: float = 0.0, **arguments):
     from datasets import Dataset
     from peft import LoraConfig
     from trl import RewardConfig, RewardTrainer
 
-    from reward.trainer import QuestionCollator, SharedPrefixTrainer
+    from reward.trainer import PackedTrainer
 
     tokenizer = load_tokenizer(base)
     questions = tokenize(group_by_prompt(PAIRS), tokenizer, 10_000)
-    rows = question_rows(questions, margin_scale, ["sibling"]) if shared else pair_rows(questions, margin_scale)
+    rows = question_rows(questions, margin_scale, ["sibling"]) if packed else pair_rows(questions, margin_scale)
     config = {"per_device_train_batch_size": 10, "gradient_accumulation_steps": 1} | arguments
     model = load_base(base, tokenizer.pad_token_id, torch.float32)
-    if not shared:
+    if not packed:
         model.set_attn_implementation("sdpa")  # TRL's way owes nothing to ours
-    return (SharedPrefixTrainer if shared else RewardTrainer)(
+    return (PackedTrainer if packed else RewardTrainer)(
         model=model,
         args=RewardConfig(
             folder, use_cpu=True, bf16=False, max_length=None, report_to=[], remove_unused_columns=False, **config
@@ -296,7 +297,7 @@ def trainer_of(base, folder, shared: bool, budget: int = 400, margin_scale: floa
         peft_config=LoraConfig(
             task_type="SEQ_CLS", r=4, target_modules="all-linear", modules_to_save=["score"], init_lora_weights=False
         ),
-        data_collator=QuestionCollator(tokenizer.pad_token_id, budget) if shared else None,
+        data_collator=QuestionCollator(tokenizer.pad_token_id, budget) if packed else None,
     )
 
 
@@ -319,12 +320,12 @@ def test_loss_and_gradients_are_those_of_trl(bases, tmp_path, architecture, chec
             trainer_of(
                 bases[architecture],
                 tmp_path,
-                shared,
+                packed,
                 margin_scale=margin_scale,
                 gradient_checkpointing=checkpointing,
             )
         )
-        for shared in (True, False)
+        for packed in (True, False)
     )
     assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
     assert ours[1].keys() == theirs[1].keys() and any("score" in name for name in ours[1])
@@ -333,11 +334,11 @@ def test_loss_and_gradients_are_those_of_trl(bases, tmp_path, architecture, chec
         assert (ours[1][name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
-def test_a_forward_pass_of_fillers_weighs_nothing(bases, tmp_path):
+def test_a_forward_pass_of_padding_weighs_nothing(bases, tmp_path):
     """Every weight has a gradient, as processes average them, and all are zero; no token is counted."""
     trainer = trainer_of(bases["qwen2"], tmp_path, True)
-    filler = trainer.train_dataset[-1]
-    inputs = trainer.data_collator([filler, filler])
+    padding = trainer.train_dataset[-1]
+    inputs = trainer.data_collator([padding, padding])
     assert inputs["input_ids"].numel() == 1
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(6))
@@ -346,7 +347,7 @@ def test_a_forward_pass_of_fillers_weighs_nothing(bases, tmp_path):
     gradients = [weight.grad for weight in trainer.model.parameters() if weight.requires_grad]
     assert gradients and not any(gradient.any() for gradient in gradients)
     questions = list(trainer.train_dataset)[:-1]
-    mixed, alone = (trainer.data_collator(rows) for rows in ([*questions, filler], questions))
+    mixed, alone = (trainer.data_collator(rows) for rows in ([*questions, padding], questions))
     assert mixed.keys() == alone.keys() and all(torch.equal(mixed[name], alone[name]) for name in alone)
 
 

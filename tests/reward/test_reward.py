@@ -3,43 +3,57 @@
 import json
 import os
 import re
+import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from trl.data_utils import _tokenize
 
-from common.files import InputError
-from reward.data import group_by_prompt, load_pairs, split_by_question
-from reward.model import check_saved, encode, load_base, load_reward_model, load_tokenizer, score
-from tests.conftest import ROOT, assert_one_line_error, make_tiny_model, run_script
+import train as script
+from common.files import InputError, write_json
+from reward import batches
+from reward import model as model_module
+from reward.data import PreferencePair, group_by_prompt, load_pairs, split_by_question
+from reward.model import check_saved, load_base, load_reward_model, score
+from reward.packing import score_head
+from reward.tokens import encode, load_tokenizer, tokenize
+from tests.conftest import ROOT, address, assert_one_line_error, make_tiny_model, run_main, run_script
 
-FLAGS = ("--max_steps", "4", "--batch_size", "2", "--gradient_accumulation", "1", "--logging_steps", "1")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_model, pair_rows):
-    """A folder where train.py has run on the tiny model: pairs.json, adapter/ and what the script printed."""
-    folder = tmp_path_factory.mktemp("training")
-    (folder / "pairs.json").write_text(json.dumps(pair_rows))
-    run = train(folder, tiny_model)
-    assert run.returncode == 0, run.stderr
-    (folder / "printed.txt").write_text(run.stdout)
-    return folder
+FLAGS = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
 
 
-def train(folder, base, *flags, script=("train.py",), **environment):
+def training(folder: Path, base: Path, *flags: object) -> tuple:
+    """The flags of train.py for `folder`/pairs.json and `folder`/adapter."""
     data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", base)
-    steady = ("--learning_rate", "1e-2", "--validation_fraction", "0.3", *FLAGS)
-    return run_script(*script, *data, *steady, *flags, **environment)
+    return *data, *FLAGS, "--validation_fraction", "0.3", *flags
 
 
-def evaluate(folder, base, *adapters, batch_size=3, flags=("--allow_overlap",)):
-    return run_script(
-        *("evaluate.py", "--base_model", base, "--adapters", *adapters, "--test_data", folder / "pairs.json"),
-        *("--batch_size", str(batch_size), "--output_file", folder / "report.json", "--dtype", "float32", *flags),
-    )
+def train(folder: Path, base: Path, *flags: object):
+    return run_main("train", *training(folder, base, *flags))
+
+
+def evaluation(folder: Path, base: Path, *adapters: object) -> tuple:
+    data = ("--test_data", folder / "pairs.json", "--output_file", folder / "report.json")
+    return "--base_model", base, *data, "--batch_size", "3", "--dtype", "float32", "--adapters", *adapters
+
+
+def evaluate(folder: Path, base: Path, *adapters: object):
+    return run_main("evaluate", "--allow_overlap", *evaluation(folder, base, *adapters))
+
+
+@pytest.fixture
+def pairs(tmp_path, pair_rows):
+    """The pairs of tmp_path/pairs.json."""
+    write_json(tmp_path / "pairs.json", pair_rows)
+    return load_pairs(tmp_path / "pairs.json")
+
+
+# --- what a run leaves ----------------------------------------------------------------------------------------------
 
 
 def test_training_writes_everything_and_says_what_it_was(trained, pair_rows):
@@ -73,9 +87,17 @@ def test_the_model_card_says_what_the_adapter_is(trained, tiny_model):
     assert str(tiny_model) not in card.text  # no paths of this machine
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
-def test_the_snippet_of_the_readme_scores(trained, tiny_model, tmp_path, page):
-    (snippet,) = re.findall(r"```python\n(from reward.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+def test_the_hub_is_asked_nothing(hub, trained, tiny_model):
+    """Neither for files nor to tell it of a run, as TRL does; train.py ran for the fixture."""
+    script = ("evaluate.py", "--allow_overlap", *evaluation(trained, tiny_model, trained / "adapter"))
+    run = run_script(*script, HF_ENDPOINT=address(hub))
+    assert run.returncode == 0, run.stderr
+    with pytest.raises(BlockingIOError):
+        hub.accept()
+
+
+def test_the_snippet_of_the_readme_scores(trained, tiny_model, tmp_path):
+    [snippet] = re.findall(r"```python\n(from reward.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "Qwen2.5-Coder-1.5B-Instruct").symlink_to(tiny_model)
     (tmp_path / "qwen-reward-model-sql-train").symlink_to(trained / "adapter")
     run = run_script("-c", snippet, cwd=tmp_path)
@@ -85,9 +107,8 @@ def test_the_snippet_of_the_readme_scores(trained, tiny_model, tmp_path, page):
     assert json.loads(run.stdout) == pytest.approx(expected, abs=1e-5)
 
 
-def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, pair_rows):
+def test_validation_of_the_saved_model_is_that_of_its_step(tmp_path, tiny_model, pairs):
     """Rates far too high make the loss rise again: the best checkpoint is kept, not the last, and can stop training."""
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     flags = ("--eval_steps", "1", "--learning_rate", "3", "--max_steps", "12", "--early_stopping", "3")
     run = train(tmp_path, tiny_model, *flags, "--logging_steps", "100")
     assert run.returncode == 0, run.stderr
@@ -103,11 +124,10 @@ def test_validation_of_the_kept_model_is_that_of_its_step(tmp_path, tiny_model, 
     assert metrics["steps"] in [entry["step"] for entry in metrics["history"] if "loss" in entry]
 
 
-def test_a_model_that_learned_nothing_is_warned_of(tmp_path, tiny_model, pair_rows):
+def test_a_model_that_learned_nothing_is_warned_of(tmp_path, tiny_model, pairs):
     """The first step of a warmup has the rate 0, and training begins with even candidates."""
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     run = train(tmp_path, tiny_model, "--max_steps", "1")
-    assert run.returncode == 0 and "warning: the kept model (step 1) gives every candidate the same" in run.stdout
+    assert run.returncode == 0 and "warning: the saved model (step 1) gives every candidate the same" in run.stdout
     assert json.loads((tmp_path / "adapter" / "metrics.json").read_text())["validation_accuracy"] == 0.5
 
 
@@ -119,10 +139,8 @@ def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
     for adapter, report in reports.items():
         model, tokenizer = load_reward_model(tiny_model, None if adapter == "none" else adapter, "float32")
         for pair, margin in zip(pairs, report["margins"], strict=True):
-            chosen, rejected = (
-                model(input_ids=torch.tensor([encode(tokenizer, pair.prompt, sql)])).logits.item()
-                for sql in (pair.chosen, pair.rejected)
-            )
+            sides = encode(tokenizer, pair.prompt, [pair.chosen, pair.rejected])
+            chosen, rejected = (model(input_ids=torch.tensor([ids])).logits.item() for ids in sides)
             assert chosen - rejected == pytest.approx(margin, abs=1e-5)
         expected = sum((margin > 0) + 0.5 * (margin == 0) for margin in report["margins"]) / len(pairs)
         assert report["accuracy"]["value"] == pytest.approx(expected)
@@ -131,45 +149,71 @@ def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
     assert reports["none"]["margins"] != reports[str(trained / "adapter")]["margins"]
 
 
+def test_the_tokens_trained_on_are_those_that_are_scored(tmp_path, tiny_model, pairs, monkeypatch):
+    """For every query of every pair, and they are TRL's."""
+
+    def recording(module) -> set[tuple[int, ...]]:
+        packed, pack = set(), module.pack
+
+        def recorded(sequences, *limits):
+            sequences = list(sequences)
+            packed.update(tuple(ids) for _, ids in sequences)
+            return pack(sequences, *limits)
+
+        monkeypatch.setattr(module, "pack", recorded)
+        return packed
+
+    trained_on = recording(batches)
+    run = train(tmp_path, tiny_model, "--validation_fraction", "0", "--max_steps", "3")
+    assert run.returncode == 0, run.stderr
+    scored = recording(model_module)
+    run = evaluate(tmp_path, tiny_model, tmp_path / "adapter")
+    assert run.returncode == 0, run.stderr
+    tokenizer = load_tokenizer(tiny_model)
+    conversations = [
+        [turn._asdict() for turn in pair.prompt] + [{"role": "assistant", "content": sql}]
+        for pair in pairs
+        for sql in (pair.chosen, pair.rejected)
+    ]
+    assert trained_on == scored == {tuple(_tokenize(tokenizer, turns)["input_ids"]) for turns in conversations}
+
+
 def test_evaluation_on_the_training_data_is_refused(trained, tiny_model):
-    run = evaluate(trained, tiny_model, "none", trained / "adapter", flags=())
+    run = run_main("evaluate", *evaluation(trained, tiny_model, "none", trained / "adapter"))
     assert_one_line_error(run, "pairs.json", "was trained on database 'shop' and 1 more", "--allow_overlap")
 
 
-def settings_for(folder, **changes):
-    from dataclasses import replace
-
-    import train as script
-
-    return replace(script.default_settings(), **{"output_dir": str(folder), "learning_rate": 1e-2} | changes)
+# --- the trainer ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share_prefix", [True, False])
-def test_scores_in_memory_equal_scores_after_reloading(tmp_path, tiny_model, pair_rows, share_prefix):
-    """The trained model of the trainer itself, against the saved adapter on a fresh base: equal to the bit."""
-    import train as script
-    from reward.tokens import tokenize
-
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    settings = settings_for(tmp_path / "adapter", max_steps=3, gradient_checkpointing=False, share_prefix=share_prefix)
-    tokenizer = load_tokenizer(tiny_model)
-    questions = group_by_prompt(load_pairs(tmp_path / "pairs.json"))
+def trainer_for(folder: Path, base: Path, pairs: list[PreferencePair], validate: bool = False, **changes):
+    """The trainer of train.py, of a freshly loaded base, and its questions."""
+    settings = {"output_dir": str(folder), "learning_rate": 1e-2, "gradient_checkpointing": False} | changes
+    tokenizer = load_tokenizer(base)
+    questions = tokenize(group_by_prompt(pairs), tokenizer, 512)
     trainer = script.make_trainer(
-        settings,
-        load_base(tiny_model, tokenizer.pad_token_id, torch.float32),
+        replace(script.default_settings(), **settings),
+        load_base(base, tokenizer.pad_token_id, torch.float32),
         tokenizer,
-        tokenize(questions, tokenizer, 512),
-        [],
+        questions,
+        questions if validate else [],
     )
+    return trainer, [tokenized.question for tokenized in questions]
+
+
+def test_scores_in_memory_equal_scores_after_reloading(tmp_path, tiny_model, pairs):
+    """The trained model of the trainer itself, against the saved adapter on a fresh base: equal to the bit."""
+    trainer, questions = trainer_for(tmp_path, tiny_model, pairs, max_steps=3)
     trainer.train()
-    trainer.save_model(settings.output_dir)
-    asked = [(question.prompt, question.candidates) for question in questions]
-    check_saved(trainer.model, settings.output_dir, tokenizer, asked)
+    trainer.save_model(tmp_path)
+    tokenizer = trainer.processing_class
+    candidates = [(question.prompt, question.candidates) for question in questions]
+    check_saved(trainer.model, tmp_path, tokenizer, candidates)
     in_memory, reloaded, untrained = (
-        score(model.cpu(), tokenizer, asked)
+        score(model.cpu(), tokenizer, candidates)
         for model in (
             trainer.model.eval(),
-            load_reward_model(tiny_model, settings.output_dir, "float32")[0],
+            load_reward_model(tiny_model, tmp_path, "float32")[0],
             load_reward_model(tiny_model, None, "float32")[0],
         )
     )
@@ -177,23 +221,14 @@ def test_scores_in_memory_equal_scores_after_reloading(tmp_path, tiny_model, pai
     assert reloaded != untrained  # training moved something
 
 
-def test_rewards_that_are_no_numbers_end_the_run(tmp_path, tiny_model, pair_rows):
+def test_rewards_that_are_no_numbers_end_the_run(tmp_path, tiny_model, pairs):
     """After the last step nothing has computed with its weights yet; before the first one they are the base's."""
-    import train as script
-    from reward.packing import score_head
-    from reward.tokens import tokenize
-
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    tokenizer = load_tokenizer(tiny_model)
-    tokenized = tokenize(group_by_prompt(load_pairs(tmp_path / "pairs.json")), tokenizer, 512)
-    settings = settings_for(tmp_path / "adapter", gradient_checkpointing=False)
-    base = load_base(tiny_model, tokenizer.pad_token_id, torch.float32)
-    trainer = script.make_trainer(settings, base, tokenizer, tokenized, tokenized)
-    questions = [part.question for part in tokenized]
-    assert script.kept_rewards(trainer, tokenizer, questions, settings, 3)
+    trainer, questions = trainer_for(tmp_path, tiny_model, pairs, validate=True)
+    settings = script.default_settings()
+    assert script.finite_rewards(trainer, questions, settings, 3)
     torch.nn.init.constant_(score_head(trainer.model).weight, float("inf"))
     with pytest.raises(InputError, match="training diverged, a reward is not a finite number at step 3 of"):
-        script.kept_rewards(trainer, tokenizer, questions, settings, 3)
+        script.finite_rewards(trainer, questions, settings, 3)
     with pytest.raises(InputError, match="eval_loss is not a finite number before anything is trained.*float32"):
         trainer.evaluate()
     trainer.args.eval_on_start = False
@@ -201,25 +236,13 @@ def test_rewards_that_are_no_numbers_end_the_run(tmp_path, tiny_model, pair_rows
         trainer.train()
 
 
-@pytest.mark.parametrize(
-    ("precision", "share_prefix"), [("bf16", True), ("fp16", True), ("fp8", True), ("bf16", False)]
-)
-def test_the_users_mixed_precision_changes_nothing(
-    tmp_path, tiny_model, pair_rows, monkeypatch, precision, share_prefix
-):
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp8"])
+def test_the_users_mixed_precision_changes_nothing(tmp_path, tiny_model, pairs, monkeypatch, precision):
     """accelerate launch exports what its user once answered to `accelerate config`; equal to the bit all the same."""
-    import train as script
-    from reward.tokens import tokenize
-
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    settings = settings_for(tmp_path, max_steps=2, gradient_checkpointing=False, share_prefix=share_prefix)
-    tokenizer = load_tokenizer(tiny_model)
-    tokenized = tokenize(group_by_prompt(load_pairs(tmp_path / "pairs.json")), tokenizer, 512)
     weights = []
     for value in ("no", precision):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", value)
-        base = load_base(tiny_model, tokenizer.pad_token_id, torch.float32)
-        trainer = script.make_trainer(settings, base, tokenizer, tokenized, [])
+        trainer, _ = trainer_for(tmp_path, tiny_model, pairs, max_steps=2)
         trainer.train()
         weights.append([weight for weight in trainer.model.parameters() if weight.requires_grad])
     assert all(torch.equal(*both) for both in zip(*weights, strict=True))
@@ -228,10 +251,6 @@ def test_the_users_mixed_precision_changes_nothing(
 
 def test_a_saved_adapter_that_is_not_the_trained_one_is_an_error(trained, tiny_model, tmp_path):
     """As if the head had not been saved: its file holds another one."""
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
     folder = shutil.copytree(trained / "adapter", tmp_path / "adapter")
     weights = load_file(folder / "adapter_model.safetensors")
     [head] = [name for name in weights if "score" in name]
@@ -252,18 +271,13 @@ def test_the_head_computes_in_float32_on_a_bfloat16_base(tiny_model):
     assert model(input_ids=torch.tensor([[5, 6, 7]])).logits.dtype == torch.float32
 
 
-def test_tokens_are_those_of_trl(tiny_model):
-    from trl.data_utils import _tokenize
-
-    tokenizer = load_tokenizer(tiny_model)
-    messages = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "SELECT 1"}]
-    assert encode(tokenizer, "How many?", "SELECT 1") == _tokenize(tokenizer, messages)["input_ids"]
+# --- pairs, models and adapters that cannot be used ------------------------------------------------------------------
 
 
-def test_too_long_pairs_are_counted_and_all_too_long_is_an_error(trained, tiny_model, tmp_path, pair_rows):
+def test_too_long_pairs_are_counted_and_all_too_long_is_an_error(tiny_model, tmp_path, pair_rows):
     long_rows = json.loads(json.dumps(pair_rows))
     long_rows[0]["rejected"][0]["content"] = "SELECT " + "1, " * 500 + "1"
-    (tmp_path / "pairs.json").write_text(json.dumps(long_rows))
+    write_json(tmp_path / "pairs.json", long_rows)
     run = train(tmp_path, tiny_model, "--max_length", "300")
     assert run.returncode == 0 and "1 dropped" in run.stdout and "1 over max_length" in run.stdout
     assert_one_line_error(train(tmp_path, tiny_model, "--max_length", "5"), "max_length")
@@ -271,21 +285,21 @@ def test_too_long_pairs_are_counted_and_all_too_long_is_an_error(trained, tiny_m
 
 def test_pairs_of_identical_queries_are_dropped_before_the_split_and_counted(tiny_model, tmp_path, pair_rows):
     rows = [row | {"rejected": row["chosen"]} if row["question_id"] else row for row in pair_rows]
-    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    write_json(tmp_path / "pairs.json", rows)
     alone = train(tmp_path, tiny_model)
     assert_one_line_error(alone, "1 question", "validation_fraction 0")  # nothing is left to hold out
     assert not (tmp_path / "adapter" / "unfinished.json").exists()
     run = train(tmp_path, tiny_model, "--validation_fraction", "0", "--max_steps", "1")
     assert run.returncode == 0 and "dropped pairs: 10 of identical queries" in run.stdout, run.stderr
     assert json.loads((tmp_path / "adapter" / "metrics.json").read_text())["dropped_pairs"] == 10
-    (tmp_path / "pairs.json").write_text(json.dumps(rows[2:]))
+    write_json(tmp_path / "pairs.json", rows[2:])
     assert_one_line_error(train(tmp_path, tiny_model), "pairs.json", "10 of identical queries")
 
 
 def test_whole_databases_are_held_out_and_doubtful_pairs_told(tiny_model, tmp_path, pair_rows):
     rows = [row | {"db_id": f"db{row['question_id']}"} for row in pair_rows]
     turned = rows[0] | {"chosen": rows[0]["rejected"], "rejected": rows[0]["chosen"]}
-    (tmp_path / "pairs.json").write_text(json.dumps([*rows, turned, rows[1]]))
+    write_json(tmp_path / "pairs.json", [*rows, turned, rows[1]])
     run = train(tmp_path, tiny_model, "--max_steps", "1")
     assert run.returncode == 0, run.stderr
     assert "held out for validation: 2 of 6 databases\n" in run.stdout
@@ -293,10 +307,8 @@ def test_whole_databases_are_held_out_and_doubtful_pairs_told(tiny_model, tmp_pa
 
 
 def test_a_missing_or_incomplete_model_folder(trained, tiny_model, tmp_path):
-    for script in (lambda base: train(trained, base), lambda base: evaluate(trained, base, "none")):
-        assert_one_line_error(script(tmp_path / "nowhere"), "nowhere", "download_model.sh")
-    import shutil
-
+    for run in (train, lambda folder, base: evaluate(folder, base, "none")):
+        assert_one_line_error(run(trained, tmp_path / "nowhere"), "nowhere", "download_model.sh")
     broken = shutil.copytree(tiny_model, tmp_path / "broken")
     weights = (broken / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(weights[:-100])
@@ -305,17 +317,17 @@ def test_a_missing_or_incomplete_model_folder(trained, tiny_model, tmp_path):
     assert_one_line_error(evaluate(trained, broken, "none"), "config.json")
 
 
-def test_an_adapter_for_another_base_is_refused(trained, tmp_path):
-    wider = make_tiny_model(tmp_path / "wider", hidden_size=64)
-    assert_one_line_error(evaluate(trained, wider, trained / "adapter"), "another base model")
-    other = make_tiny_model(tmp_path / "other", seed=1)
-    assert_one_line_error(evaluate(trained, other, trained / "adapter"), "whose weights are not those")
-
-
-def test_an_adapter_that_is_none_is_refused(trained, tiny_model, tmp_path):
-    assert_one_line_error(evaluate(trained, tiny_model, tmp_path / "nowhere"), "nowhere")
+def test_adapters_that_cannot_be_used(trained, tiny_model, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert_one_line_error(evaluate(trained, tiny_model, tmp_path / "empty"), "adapter_config.json")
+    wider = make_tiny_model(tmp_path / "wider", hidden_size=64)
+    other = make_tiny_model(tmp_path / "other", seed=1)
+    for base, adapter, words in (
+        (tiny_model, tmp_path / "nowhere", "nowhere"),
+        (tiny_model, tmp_path / "empty", "adapter_config.json"),
+        (wider, trained / "adapter", "another base model"),
+        (other, trained / "adapter", "whose weights are not those"),
+    ):
+        assert_one_line_error(evaluate(trained, base, adapter), words)
 
 
 @pytest.mark.parametrize(
@@ -335,24 +347,32 @@ def test_broken_pair_files(tiny_model, tmp_path, content, words):
     assert_one_line_error(evaluate(tmp_path, tiny_model, "none"), "pairs.json", words)
 
 
-def test_wrong_settings(trained, tiny_model):
-    assert_one_line_error(train(trained, tiny_model, "--lora_r", "0"), "--lora_r")
-    assert_one_line_error(train(trained, tiny_model, "--base_dtype", "int8"), "--base_dtype")
-    wrong = [(("--fresh", "true", "--report_to", "nothing"), "'nothing' is not installed")]
-    if not torch.cuda.is_available():
-        wrong.append((("--flex_attention", "true"), "with it on a GPU only"))
-    for flags, words in wrong:
-        run = train(trained, tiny_model, *flags, "--output_dir", trained / "never")
-        assert_one_line_error(run, flags[-2], words)
-        assert not run.stdout and not (trained / "never").exists()
-    assert_one_line_error(train(trained, tiny_model, "--early_stopping", "-1"), "--early_stopping")
-    assert_one_line_error(evaluate(trained, tiny_model, "none", batch_size=0), "--batch_size")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--lora_r", "0"), "--lora_r 0: must be 1 or more"),
+        (("--base_dtype", "int8"), "--base_dtype int8"),
+        (("--early_stopping", "-1"), "--early_stopping -1"),
+        (("--early_stopping", "1", "--validation_fraction", "0"), "--early_stopping needs validation"),
+        (("--report_to", "nothing"), "'nothing' is not installed"),
+        (("--report_to", "none,nothing"), "'nothing' is not installed"),
+        (("--flex_attention", "true"), "with it on a GPU only"),
+    ],
+)
+def test_wrong_settings_of_train(trained, tiny_model, flags, words):
+    if "--flex_attention" in flags and torch.cuda.is_available():
+        pytest.skip("for CPUs")
+    run = train(trained, tiny_model, "--output_dir", trained / "never", *flags)
+    assert_one_line_error(run, flags[0], words)
+    assert not run.stdout and not (trained / "never").exists()
+
+
+def test_wrong_settings_of_evaluate(trained, tiny_model):
+    assert_one_line_error(run_main("evaluate", "--batch_size", "0"), "--batch_size")
     assert_one_line_error(evaluate(trained, tiny_model, "none", "none"), "is duplicated")
 
 
-def test_validation_questions_are_not_trained_on(tmp_path, pair_rows):
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    pairs = load_pairs(tmp_path / "pairs.json")
+def test_validation_questions_are_not_trained_on(pairs):
     for seed in range(5):
         one, other = split_by_question(pairs, 0.3, seed)
         assert sorted(map(hash, one + other)) == sorted(map(hash, pairs)) and one and other
@@ -369,15 +389,7 @@ def test_datasets_and_trl_load_the_pair_file(trained):
     assert loaded[0]["chosen"][0]["role"] == "assistant"
 
 
-def test_without_sharing_the_run_is_trls(tmp_path, tiny_model, pair_rows):
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    flags = ("--share_prefix", "false", "--margin_by_distance", "0.5", "--logging_steps", "100")
-    run = train(tmp_path, tiny_model, *flags)
-    assert run.returncode == 0, run.stderr
-    metrics = json.loads((tmp_path / "adapter" / "metrics.json").read_text())
-    assert {1, 4} <= {entry["step"] for entry in metrics["history"] if "loss" in entry}
-    assert metrics["steps"] == 4 and metrics["validation_by_relation"]["sibling"]["pairs"] > 0
-
+# --- several processes ----------------------------------------------------------------------------------------------
 
 MIXED = """
 compute_environment: LOCAL_MACHINE
@@ -409,14 +421,16 @@ def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows, machines):
     """
     rows = [row | {"question_id": row["question_id"] + 6} for row in pair_rows[:4]]
     rows = [row | {"prompt": [{"role": "user", "content": f"Why {row['question_id']}?"}]} for row in rows]
-    (tmp_path / "pairs.json").write_text(json.dumps([*pair_rows, *rows[:-1]]))
+    write_json(tmp_path / "pairs.json", [*pair_rows, *rows[:-1]])
     flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "5", "--validation_fraction", "0.4")
     one = train(tmp_path, tiny_model, *flags, "--gradient_accumulation", "2")
     assert one.returncode == 0, one.stderr
     (tmp_path / "adapter").rename(tmp_path / "one")
-    start = partial(train, tmp_path, tiny_model, *flags, CUDA_VISIBLE_DEVICES="")
+    words = training(tmp_path, tiny_model, *flags)
     with ThreadPoolExecutor() as threads:
-        for run in threads.map(lambda script: start(script=script), launchers(machines, tmp_path)):
+        for run in threads.map(
+            lambda launch: run_script(*launch, *words, CUDA_VISIBLE_DEVICES=""), launchers(machines, tmp_path)
+        ):
             assert run.returncode == 0, run.stderr
             warned = run.stdout.count("warning: accelerate is configured for mixed precision (bf16)")
             assert warned == (machines == 1)
@@ -431,21 +445,26 @@ def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows, machines):
     assert scores[1][0] == pytest.approx(scores[0][0], rel=1e-3)
 
 
+# --- export ---------------------------------------------------------------------------------------------------------
+
+
+def export(adapter: Path, base: Path, output: Path):
+    return run_main("reward.export", "--adapter", adapter, "--base_model", base, "--output", output)
+
+
 def test_export_gives_a_plain_model_with_the_same_rewards(trained, tiny_model, tmp_path):
     from transformers import AutoModelForSequenceClassification
 
-    command = ("-m", "reward.export", "--adapter", trained / "adapter", "--base_model", tiny_model)
-    run = run_script(*command, "--output", tmp_path / "merged")
+    run = export(trained / "adapter", tiny_model, tmp_path / "merged")
     assert run.returncode == 0, run.stderr
     model, tokenizer = load_reward_model(tiny_model, trained / "adapter", "float32")
     queries = ["SELECT 1", "SELECT name FROM product"]
     [rewards] = score(model, tokenizer, [("How many?", queries)])
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert plain.config.num_labels == 1 and plain.dtype == torch.float32
-    for sql, reward in zip(queries, rewards, strict=True):
-        ids = torch.tensor([encode(tokenizer, "How many?", sql)])
-        assert plain(input_ids=ids).logits.item() == pytest.approx(reward, abs=1e-4)
-    assert_one_line_error(run_script(*command, "--output", tmp_path / "merged"), "there already")
+    for ids, reward in zip(encode(tokenizer, "How many?", queries), rewards, strict=True):
+        assert plain(input_ids=torch.tensor([ids])).logits.item() == pytest.approx(reward, abs=1e-4)
+    assert_one_line_error(export(trained / "adapter", tiny_model, tmp_path / "merged"), "there already")
 
 
 SERVE = """
@@ -461,17 +480,15 @@ if __name__ == "__main__":
 """
 
 
-def test_vllm_serves_the_exported_model(tmp_path, tiny_generator, pair_rows):
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
+def test_vllm_serves_the_exported_model(tmp_path, tiny_generator, pairs):
     run = train(tmp_path, tiny_generator)
     assert run.returncode == 0, run.stderr
-    command = ("-m", "reward.export", "--adapter", tmp_path / "adapter", "--base_model", tiny_generator)
-    assert run_script(*command, "--output", tmp_path / "merged").returncode == 0
+    assert export(tmp_path / "adapter", tiny_generator, tmp_path / "merged").returncode == 0
     model, tokenizer = load_reward_model(tiny_generator, tmp_path / "adapter", "float32")
     queries = ["SELECT 1", "SELECT name FROM product", "SELECT COUNT(*) FROM product"]
     [rewards] = score(model, tokenizer, [("How many?", queries)])
     (tmp_path / "serve.py").write_text(SERVE)
-    ids = json.dumps([encode(tokenizer, "How many?", sql) for sql in queries])
+    ids = json.dumps(encode(tokenizer, "How many?", queries))
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
     served = run_script(tmp_path / "serve.py", tmp_path / "merged", ids, **settings)

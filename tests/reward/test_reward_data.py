@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
+from reward.batches import question_rows
 from reward.data import (
     PreferencePair,
     Turn,
@@ -19,9 +20,8 @@ from reward.data import (
     split_by_question,
 )
 from reward.metrics import grouped_metrics, pair_metrics
-from reward.model import encode, load_tokenizer
-from reward.report import doubts
-from reward.tokens import IDENTICAL, TOO_LONG, pair_rows, question_rows, tokenize
+from reward.report import validation_warnings
+from reward.tokens import IDENTICAL, TOO_LONG, encode, load_tokenizer, tokenize
 
 USER = {"role": "user", "content": "How many products?"}
 SYSTEM = {"role": "system", "content": "You write SQL."}
@@ -58,7 +58,7 @@ def test_tokens_of_a_longer_conversation_are_those_of_trl(tmp_path, tiny_model):
     tokenizer = load_tokenizer(tiny_model)
     conversation = [SYSTEM, USER, BAD, USER]
     [pair] = load(tmp_path, {"prompt": conversation, "chosen": [GOOD], "rejected": [BAD]})
-    assert encode(tokenizer, pair.prompt, pair.chosen) == _tokenize(tokenizer, [*conversation, GOOD])["input_ids"]
+    assert encode(tokenizer, pair.prompt, [pair.chosen]) == [_tokenize(tokenizer, [*conversation, GOOD])["input_ids"]]
 
 
 def test_pairs_of_one_prompt_are_one_question_wherever_they_stand(tmp_path):
@@ -161,12 +161,11 @@ def test_rows_for_the_trainers_hold_the_tokens_of_each_candidate(tmp_path, tiny_
     long = {"role": "assistant", "content": "SELECT 1" + " + 1" * 99}
     row = {"chosen_dist": 0, "rejected_dist": 1, "relation": "child", "prompt": [USER], "chosen": [GOOD]}
     pairs = load(tmp_path, row | {"rejected": [long]}, row | {"rejected": [BAD]})
-    whole = [encode(tokenizer, pairs[0].prompt, turn["content"]) for turn in (GOOD, BAD)]
+    whole = encode(tokenizer, pairs[0].prompt, [turn["content"] for turn in (GOOD, BAD)])
     tokenized = tokenize(group_by_prompt(pairs), tokenizer, max_length=max(map(len, whole)))
     [question] = question_rows(tokenized, 2.0, ["", "child"])
-    assert [question["prefix"] + tail for tail in question["tails"]] == whole
+    assert [question["prefix"] + suffix for suffix in question["suffixes"]] == whole
     assert (question["pairs"], question["margins"], question["relations"]) == ([(0, 1)], [1.0], [1])
-    assert pair_rows(tokenized, 2.0) == [{"chosen_ids": whole[0], "rejected_ids": whole[1], "margin": 1.0}]
     assert tokenize(group_by_prompt(pairs), tokenizer, max_length=5) == []
 
 
@@ -174,7 +173,7 @@ def test_a_conversation_that_the_template_refuses(tmp_path, tiny_model):
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('no system here') }}"
     with pytest.raises(InputError, match="system.*no system here"):
-        encode(tokenizer, (Turn("system", "x"), Turn("user", "y")), "SELECT 1")
+        encode(tokenizer, (Turn("system", "x"), Turn("user", "y")), ["SELECT 1"])
 
 
 def test_ties_count_as_half_and_only_equal_rewards_are_ties():
@@ -271,7 +270,7 @@ def test_identical_pairs_are_dropped_as_the_template_sees_them(tiny_model):
         tokenizer.chat_template, dropped = template, Counter()
         [question] = tokenize(group_by_prompt(pairs), tokenizer, 200, dropped)
         assert dropped == {IDENTICAL: identical, TOO_LONG: 1}
-        assert len(question.question.pairs) == kept and len(question.tails) == kept + 1
+        assert len(question.question.pairs) == kept and len(question.suffixes) == kept + 1
 
 
 TRIMMING = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>{% endfor %}"
@@ -304,5 +303,5 @@ def kept(loss: float, accuracy: float) -> dict:
 )
 def test_what_speaks_against_the_kept_model_is_said_with_figures(differences, metrics, words):
     history = [{"step": 0, "eval_loss": 0.6931}, {"step": 1, "loss": 0.69}, {"step": 4, "eval_loss": 9.0}]
-    found = doubts(differences, metrics, history)
+    found = validation_warnings(differences, metrics, history)
     assert len(found) == len(words) and all(word in doubt for word, doubt in zip(words, found, strict=True))

@@ -12,7 +12,8 @@ from common.files import InputError
 from common.manifest import MERGED_MANIFEST
 from eval.adapter_prompts import with_prompts
 from eval.candidates import read_pools
-from reward.model import load_reward_model, load_tokenizer, score
+from reward.model import load_reward_model, score
+from reward.tokens import load_tokenizer
 from tests.conftest import assert_one_line_error, run_script
 from tests.fake_worker import FakeGenerator
 from tree import generator, merge_shards, run_pipeline
