@@ -171,7 +171,7 @@ def spoil_database(dataset):
     [
         (break_json, (), ["train.json", "broken JSON"]),
         (drop_id, (), ["row 2", "add_question_id.py"]),
-        (repeat_id, (), ["question_id 0", "more than once"]),
+        (repeat_id, (), ["question_id 0", "is duplicated"]),
         (empty_question, (), ["row 2", "question"]),
         (lose_database, (), ["store.sqlite", "no such database"]),
         (spoil_database, (), ["store.sqlite", "not a SQLite database"]),
