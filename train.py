@@ -150,7 +150,7 @@ def make_trainer(
     from transformers import EarlyStoppingCallback
 
     from reward.batches import QuestionCollator, question_rows
-    from reward.trainer import CheckpointKeeper, EndLogger, PackedTrainer, validation_metrics
+    from reward.trainer import LogsAndCheckpoints, PackedTrainer, validation_metrics
 
     relations = sorted({pair.relation for pair in pairs_of([*train, *validation])})
     # neighbours share a forward pass and should begin alike; in training the sampler sees to that
@@ -158,7 +158,7 @@ def make_trainer(
     train_rows, validation_rows = (
         question_rows(questions, settings.margin_by_distance, relations) for questions in (train, validation)
     )
-    callbacks = [EndLogger(), CheckpointKeeper(settings.checkpoint_steps)]
+    callbacks = [LogsAndCheckpoints(settings.checkpoint_steps)]
     if settings.early_stopping:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
     return PackedTrainer(

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from eval.pair_report import wins
 from reward.data import load_pairs
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_files import read_trees
+
+if TYPE_CHECKING:
+    from reward.packing import PackedRow
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
@@ -71,6 +75,17 @@ def train(model: str, data: Path, adapter: Path, flags: Sequence[str]) -> None:
     )
 
 
+def path_to(row: "PackedRow", last_token: int) -> list[int]:
+    """Indices of the tokens of the sequence that ends there, from its first on."""
+    indices: list[int] = []
+    position = row.positions[last_token]
+    for index in range(last_token, -1, -1):
+        if row.positions[index] == position:
+            indices.append(index)
+            position -= 1
+    return indices[::-1]
+
+
 def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     """Chosen minus rejected log-probability of each pair under the generator, summed over tokens and per token."""
     import torch
@@ -108,7 +123,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
                 ).last_hidden_state[0]
                 for sql, last_token in zip(row.keys, row.last_tokens, strict=True):
                     # the last token of the prompt writes the first of the query
-                    places = torch.tensor(row.path(last_token)[len(prefix) - 1 :], device=hidden.device)
+                    places = torch.tensor(path_to(row, last_token)[len(prefix) - 1 :], device=hidden.device)
                     logits = generator.lm_head(hidden[places[:-1]]).float()
                     written = tensors["input_ids"][0, places[1:]]
                     found = logits.log_softmax(-1).gather(1, written[:, None]).sum().item()

@@ -51,16 +51,6 @@ class PackedRow:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def path(self, last_token: int) -> list[int]:
-        """Indices of the tokens of the sequence that ends there, from its first on."""
-        indices: list[int] = []
-        position = self.positions[last_token]
-        for index in range(last_token, -1, -1):
-            if self.positions[index] == position:
-                indices.append(index)
-                position -= 1
-        return indices[::-1]
-
     @property
     def subtree_ends(self) -> list[int]:
         """For each token the index behind the last token below it."""

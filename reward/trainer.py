@@ -158,20 +158,25 @@ def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], d
     return metrics
 
 
-class CheckpointKeeper(TrainerCallback):
-    """Checkpoints every `steps` optimiser steps too (0 = only those of validations), and of all the last and the best.
+class LogsAndCheckpoints(TrainerCallback):
+    """Logs and saves at the ends, too, and keeps of all checkpoints the last and the best.
 
-    Older ones go when the new one is complete on disk; the trainer itself must delete none.
+    After the last step of each epoch and of all there is a log: what a run says of itself covers all its steps. Every
+    `checkpoint_steps` optimiser steps (0 = only at validations) there is a checkpoint. Older ones go when the new one
+    is complete on disk; the trainer itself must delete none.
     """
 
-    def __init__(self, steps: int):
-        self.steps = steps
+    def __init__(self, checkpoint_steps: int):
+        self.checkpoint_steps = checkpoint_steps
 
     def on_step_end(self, args, state, control, **_) -> None:
-        # after the last step of an epoch, and of all, there is a checkpoint anyway; none is written twice
-        between = not state.epoch.is_integer() and state.global_step < state.max_steps
-        if self.steps and between and state.global_step % self.steps == 0:
-            control.should_save = True
+        if state.global_step >= state.max_steps:  # before the last checkpoint is written
+            control.should_log = True
+        elif self.checkpoint_steps and not state.epoch.is_integer():  # at the end of an epoch there is one anyway
+            control.should_save |= state.global_step % self.checkpoint_steps == 0
+
+    def on_epoch_end(self, args, state, control, **_) -> None:
+        control.should_log = True
 
     def on_save(self, args, state, control, **_) -> None:
         PartialState().wait_for_everyone()  # each process writes its own random state
@@ -180,14 +185,3 @@ class CheckpointKeeper(TrainerCallback):
             last, best = (output / f"checkpoint-{step}" for step in (state.global_step, state.best_global_step))
             mark_complete(last)
             remove_checkpoints(output, kept={last, best})
-
-
-class EndLogger(TrainerCallback):
-    """Logs after the last step of each epoch and of all too: what a run says of itself covers all its steps."""
-
-    def on_step_end(self, args, state, control, **_) -> None:
-        if state.global_step >= state.max_steps:  # before the last checkpoint is written
-            control.should_log = True
-
-    def on_epoch_end(self, args, state, control, **_) -> None:
-        control.should_log = True

@@ -11,7 +11,7 @@ import pytest
 
 from common.locks import alone_in
 from reward.checkpoints import COMPLETE, begin, mark_complete, newest_checkpoint, remove_checkpoints
-from tests.conftest import assert_one_line_error, run_script
+from tests.conftest import assert_one_line_error, run_main, run_script
 
 # runs train.py, and dies of SIGKILL where the first argument says
 KILLER = """
@@ -49,10 +49,18 @@ FLAGS = (
 )
 
 
+def flags_for(output: Path, base: Path, *flags: str) -> tuple:
+    return "--data_path", output.parent / "pairs.json", "--output_dir", output, "--model_id", base, *FLAGS, *flags
+
+
 def train(output: Path, base: Path, *flags: str, kill: str = ""):
+    """As a process, which can be killed and computes with one thread."""
     script = ("-c", KILLER, kill, "train.py") if kill else ("train.py",)
-    data = ("--data_path", output.parent / "pairs.json", "--output_dir", output, "--model_id", base)
-    return run_script(*script, *data, *FLAGS, *flags, OMP_NUM_THREADS="1")
+    return run_script(*script, *flags_for(output, base, *flags), OMP_NUM_THREADS="1")
+
+
+def train_here(output: Path, base: Path, *flags: str):
+    return run_main("train", *flags_for(output, base, *flags))
 
 
 def weights_of(folder: Path) -> dict:
@@ -158,7 +166,7 @@ HUGE = ("--learning_rate", "1e37")  # but 0 in the first step, of the warmup
 )
 def test_training_that_diverges_is_one_line_and_nothing_looks_finished(tmp_path, tiny_model, hard_pairs, flags, words):
     output = tmp_path / "adapter"
-    run = train(output, tiny_model, *QUIET, *flags)
+    run = train_here(output, tiny_model, *QUIET, *flags)
     rate = f"with learning_rate {float(flags[1]):g}"
     assert_one_line_error(run, "adapter: training diverged", words, rate, "--fresh true")
     names = {path.name for path in output.iterdir()}
@@ -171,10 +179,10 @@ def test_training_that_diverges_is_one_line_and_nothing_looks_finished(tmp_path,
 def test_a_run_that_diverged_is_begun_anew_with_another_rate(tmp_path, tiny_model, hard_pairs):
     output = tmp_path / "adapter"
     for _ in range(2):  # the second time from the last checkpoint
-        assert_one_line_error(train(output, tiny_model, *QUIET, *UNVALIDATED, *HUGE), "at step 4 of 12")
+        assert_one_line_error(train_here(output, tiny_model, *QUIET, *UNVALIDATED, *HUGE), "at step 4 of 12")
     lower = (*QUIET, *UNVALIDATED, "--learning_rate", "1e-2", "--max_steps", "2")
-    assert_one_line_error(train(output, tiny_model, *lower), "other settings", "--fresh true")
-    assert train(output, tiny_model, *lower, "--fresh", "true").returncode == 0
+    assert_one_line_error(train_here(output, tiny_model, *lower), "other settings", "--fresh true")
+    assert train_here(output, tiny_model, *lower, "--fresh", "true").returncode == 0
 
 
 def test_all_processes_stop_where_training_diverges(tmp_path, tiny_model, hard_pairs):
@@ -196,7 +204,7 @@ def test_a_full_disk_while_training_is_one_line_and_nothing_is_lost(tmp_path, ti
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
     full = train(tmp_path / "adapter", tiny_model, kill=f"room {size}")
     assert_one_line_error(full, "adapter: cannot be written", "Make room")
-    assert train(tmp_path / "adapter", tiny_model).returncode == 0
+    assert train_here(tmp_path / "adapter", tiny_model).returncode == 0
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_model, pair_rows):
@@ -205,7 +213,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path, tiny_model, pair_r
     with alone_in(tmp_path / "adapter"):
         assert_one_line_error(train(tmp_path / "adapter", tiny_model), "adapter", f"process {os.getpid()} on ")
     assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["lock"]
-    assert train(tmp_path / "adapter", tiny_model).returncode == 0
+    assert train_here(tmp_path / "adapter", tiny_model).returncode == 0
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.learning_curve import path_to
 from bench.reward_training import pair_rows
 from common.files import InputError
 from reward.batches import DatabaseSampler, QuestionCollator, question_rows
@@ -81,7 +82,7 @@ def test_rows_hold_each_sequence_once_as_it_would_be_alone(sequences, budget, mo
         assert (len(row) <= budget or len(row.keys) == 1) and 1 <= len(row.keys) <= most
         seen = tree_mask(torch.tensor([row.subtree_ends]))[0, 0]
         for key, last_token in zip(row.keys, row.last_tokens, strict=True):
-            path = row.path(last_token)
+            path = path_to(row, last_token)
             assert [row.positions[place] for place in path] == list(range(len(path))) and path[-1] == last_token
             for length, place in enumerate(path, 1):
                 assert seen[place].nonzero().flatten().tolist() == path[:length]

@@ -1,26 +1,29 @@
 """train.py's constants as a user edits them: the values are Python's, and flags take their places."""
 
+import json
 import re
 import runpy
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
-from common.files import InputError
+from common.files import InputError, write_json
 from reward.settings import TrainingSettings, read_settings
 from tests.conftest import ROOT, assert_one_line_error, run_script
 
 
 @pytest.fixture
 def edited(tmp_path):
-    """Puts a line in the place of that of a constant in a copy of train.py."""
+    """Puts lines in the places of those of constants in a copy of train.py, which it returns."""
 
-    def edit(name: str, line: str):
-        copy = tmp_path / "train.py"
-        source, count = re.subn(rf"^{name} = .*$", lambda _: line, (ROOT / "train.py").read_text(), flags=re.MULTILINE)
-        assert count == 1
-        copy.write_text(source)
-        return copy
+    def edit(lines: dict[str, str]) -> Path:
+        source = (ROOT / "train.py").read_text()
+        for name, line in lines.items():
+            source, count = re.subn(rf"^{name} = .*$", lambda _, line=line: line, source, flags=re.MULTILINE)
+            assert count == 1
+        (tmp_path / "train.py").write_text(source)
+        return tmp_path / "train.py"
 
     return edit
 
@@ -30,7 +33,7 @@ def settings_after(edited, monkeypatch):
     """The settings of a copy that was edited, with flags."""
 
     def settings(name: str, line: str, *flags: str) -> TrainingSettings:
-        copy = edited(name, line)
+        copy = edited({name: line})
         monkeypatch.setattr("sys.argv", [str(copy), *flags])
         return read_settings(runpy.run_path(str(copy)))
 
@@ -62,7 +65,7 @@ def test_an_edited_constant_works_and_shows_in_help(edited, settings_after, line
     name = re.search(r"(?:^| )((?!SMALL)[A-Z_]{4,})\b", line, re.MULTILINE)[1]
     found = getattr(settings_after(name, line), name.lower())
     assert found == value and type(found) is type(value)
-    run = run_script(edited(name, line), "--help")
+    run = run_script(edited({name: line}), "--help")
     assert run.returncode == 0, run.stderr
     [shown] = re.findall(rf"^  --{name.lower()} {name}\n?((?:(?!\n  --).)*)", run.stdout, re.MULTILINE | re.DOTALL)
     comment = ["", *re.findall(r" # (.+)", line)][-1]
@@ -106,7 +109,7 @@ def test_a_wrong_constant_is_one_error(settings_after, line, words):
 
 
 def test_a_wrong_constant_is_one_line_of_the_script_and_a_flag_mends_it(edited, tmp_path):
-    copy = edited("BATCH_SIZE", 'BATCH_SIZE = "4"')
+    copy = edited({"BATCH_SIZE": 'BATCH_SIZE = "4"'})
     assert_one_line_error(run_script(copy), "train.py: BATCH_SIZE is '4'")
     mended = run_script(copy, "--batch_size", "4", "--model_id", tmp_path / "nowhere")
     assert_one_line_error(mended, "nowhere")
@@ -127,3 +130,31 @@ def test_the_values_are_those_of_the_module_that_was_imported(settings_after):
     import train
 
     assert settings_after("FRESH", "FRESH = False") == train.default_settings()
+
+
+def test_a_copy_with_edited_constants_trains_with_them(edited, tmp_path, tiny_model, pair_rows):
+    """Without a flag, as most users run it."""
+    write_json(tmp_path / "pairs of mine.json", pair_rows)
+    lines = {
+        "MODEL_ID": f"MODEL_ID = Path({str(tiny_model)!r})",
+        "DATA_PATH": 'DATA_PATH = Path(__file__).with_name("pairs of mine.json")',
+        "VALIDATION_FRACTION": "VALIDATION_FRACTION = 1 / 3  # two of six questions",
+        "LORA_R": "LORA_R = 2 + 1",
+        "LORA_ALPHA": "LORA_ALPHA = 2 * LORA_R",
+        "LORA_TARGETS": 'LORA_TARGETS = ", ".join(f"{part}_proj" for part in "qv")',
+        "LEARNING_RATE": "LEARNING_RATE = 1e-3 * 10",
+        "MAX_STEPS": "MAX_STEPS = 3",
+        "BATCH_SIZE": "BATCH_SIZE = 2",
+        "LOGGING_STEPS": "LOGGING_STEPS = 1",
+        "OUTPUT_DIR": 'OUTPUT_DIR = f"adapter-r{LORA_R}"',
+    }
+    run = run_script(edited(lines), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    output = tmp_path / "adapter-r3"
+    config = json.loads((output / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], set(config["target_modules"])) == (3, 6, {"q_proj", "v_proj"})
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["train_pairs"], metrics["validation_pairs"]) == (3, 8, 4)
+    rates = [entry["learning_rate"] for entry in metrics["history"] if "learning_rate" in entry]
+    assert max(rates) == pytest.approx(1e-2)
+    assert "learning_rate = 0.01\n" in run.stdout
