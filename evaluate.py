@@ -79,7 +79,7 @@ def parse_arguments(words: list[str] | None = None) -> EvaluationSettings:
     add("--candidates", help="all_trees.json, or a list of {question_id, db_id, question, evidence, candidates}")
     add("--db_root", default="data/train/train_databases", help="folder of the candidates' databases")
     add("--predictions", help="file to write the chosen queries to, in BIRD's format (one adapter only)")
-    add("--choose", choices=CHOICES, default=CHOICES[0], help="how the queries of --predictions are chosen, see README")
+    add("--choose", choices=CHOICES, default=CHOICES[0], help="how --predictions are chosen, see docs/evaluation.md")
     add("--allow_overlap", action="store_true", help="evaluate on databases or prompts that an adapter was trained on")
     add("--batch_size", type=int, default=64, help="candidates scored at the same time")
     add("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="auto: bfloat16 if the machine has it")

@@ -1,4 +1,8 @@
-"""That nobody else works in a folder: locks of the kernel, which lets go of those of a process that dies."""
+"""That nobody else works in a folder: locks of the kernel, which lets go of those of a process that dies.
+
+They hold on shared folders too, where these have locks. (filelock has no shared lock that does both: its ReadWriteLock
+is a SQLite file, which cannot be on NFS, its SoftReadWriteLock waits for the heartbeats of the dead.)
+"""
 
 import contextlib
 import fcntl
@@ -11,7 +15,37 @@ from typing import IO
 from common.files import InputError
 
 
-def _open(folder: Path) -> IO[str]:
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """This process alone works in the folder, which is made, while the block runs.
+
+    Raises InputError when another one does.
+    """
+    with _lock_file(folder) as file:
+        if not _taken(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            raise InputError(f"{folder}: process {_read(file) or 'unknown'} works here; wait for it, or stop it")
+        _rewrite(file, f"{os.getpid()} on {platform.node()}")
+        yield
+
+
+@contextlib.contextmanager
+def among_as_many(folder: Path, num_shards: int) -> Iterator[None]:
+    """While the block runs, other processes work in the folder, which is made, with as many shards only.
+
+    Raises InputError when one works there with another number.
+    """
+    with _lock_file(folder) as file:
+        if _taken(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            _rewrite(file, str(num_shards))
+        _taken(file, fcntl.LOCK_SH)  # waits while another process writes what is read now
+        if (number := _read(file)) != str(num_shards):
+            raise InputError(
+                f"{folder}: a run with --num_shards {number} works here; wait for it, or give another --output_dir"
+            )
+        yield
+
+
+def _lock_file(folder: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return open(folder / "lock", "a+")
@@ -30,39 +64,12 @@ def _taken(file: IO[str], how: int) -> bool:
     return True
 
 
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
 def _rewrite(file: IO[str], text: str) -> None:
     file.truncate(0)
     file.write(text)
     file.flush()
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """This process alone works in the folder, which is made, while the block runs.
-
-    Raises InputError when another one does.
-    """
-    with _open(folder) as file:
-        if not _taken(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            file.seek(0)
-            raise InputError(f"{folder}: process {file.read() or 'unknown'} works here; wait for it, or stop it")
-        _rewrite(file, f"{os.getpid()} on {platform.node()}")
-        yield
-
-
-@contextlib.contextmanager
-def among_as_many(folder: Path, num_shards: int) -> Iterator[None]:
-    """While the block runs, other processes work in the folder, which is made, with as many shards only.
-
-    Raises InputError when one works there with another number.
-    """
-    with _open(folder) as file:
-        if _taken(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            _rewrite(file, str(num_shards))
-        _taken(file, fcntl.LOCK_SH)  # waits while another process writes what is read now
-        file.seek(0)
-        if (number := file.read()) != str(num_shards):
-            raise InputError(
-                f"{folder}: a run with --num_shards {number} works here; wait for it, or give another --output_dir"
-            )
-        yield

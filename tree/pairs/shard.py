@@ -14,8 +14,6 @@ PER_SHARD = frozenset(
         *("gpu_memory", "gpu_gib", "max_num_seqs", "sql_workers"),
     }
 )
-# flags that manifests of earlier versions record, of the same kind
-RETIRED = frozenset({"max_num_batched_tokens", "trees_in_flight"})
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ WHOLE = Shard(0, {"num_shards": 1}, {})
 
 def shard_of(content: dict) -> Shard:
     """The shard of a run manifest of tree.run_pipeline. Raises KeyError when it is no such manifest."""
-    run = run_of(content, PER_SHARD | RETIRED, facts=["databases"])
+    run = run_of(content, PER_SHARD, facts=["databases"])
     return Shard(content["arguments"]["shard_id"], run, code_of(content))
 
 
