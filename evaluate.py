@@ -24,6 +24,7 @@ from pathlib import Path
 from common.files import InputError, check_writable, replacing, run_script, write_json
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
+from common.preference import PreferencePair, Prompt, read_pairs
 from eval.adapter_prompts import UNTRAINED, pools_by_adapter, prompt_settings_of, warn_of_other_prompts
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, choice
 from eval.candidates import CandidatePool, PoolResults, as_candidates, execute, read_pools, warn_of_redraws
@@ -31,7 +32,6 @@ from eval.choice_report import choice_report
 from eval.evaluation_report import draw, markdown_page, terminal_lines
 from eval.execution_accuracy import SEPARATOR
 from eval.pair_report import Rewards, pair_report
-from reward.data import PreferencePair, Prompt, load_pairs
 from reward.launch import stay_offline
 from reward.tokens import load_tokenizer
 from reward.trained_on import check_overlap
@@ -231,7 +231,7 @@ def main(words: list[str] | None = None) -> None:
     # --- everything that can be wrong, before a model is loaded ---
     base = check_model_folder(settings.base_model)
     check_writable(*filter(None, (settings.predictions, *settings.report_files)))
-    pairs = load_pairs(settings.test_data) if settings.test_data else []
+    pairs = read_pairs(settings.test_data) if settings.test_data else []
     pools = checked_pools(settings)
     databases = database_fingerprints(settings.db_root, [pool.question.db_id for pool in pools])
     inputs = {name: path for name in ("test_data", "candidates") if (path := getattr(settings, name))}

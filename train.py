@@ -22,8 +22,9 @@ from common.files import InputError, run_script
 from common.locks import alone_in
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
+from common.preference import PreferencePair, read_pairs
 from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
-from reward.data import PreferencePair, Question, load_pairs
+from reward.data import Question
 from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
 from reward.metrics import reward_differences
 from reward.report import history_metrics, validation_results, write_results
@@ -274,7 +275,7 @@ def main(words: list[str] | None = None) -> None:
     use_one_gpu()
     check_accelerate()
     base = check_model_folder(settings.model_id)
-    pairs = load_pairs(settings.data_path, with_distances=settings.margin_by_distance > 0)
+    pairs = read_pairs(settings.data_path, ("chosen_dist", "rejected_dist") if settings.margin_by_distance else ())
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")

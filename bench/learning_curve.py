@@ -22,11 +22,11 @@ import numpy as np
 
 from common.files import InputError, read_json, run_script, write_json
 from common.model_folder import check_model_folder
+from common.preference import read_pairs
 from common.tables import aligned
 from eval.evaluation_report import interval
 from eval.intervals import Clusters
 from eval.pair_report import wins
-from reward.data import load_pairs
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_files import read_trees
 
@@ -93,7 +93,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
     from transformers import AutoModelForCausalLM
 
     from common.model_folder import fast_dtype
-    from reward.data import group_by_prompt, load_pairs
+    from reward.data import group_by_prompt
     from reward.model import fast_device
     from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
     from tree.generator import encode, load_tokenizer
@@ -105,7 +105,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
         model, dtype=getattr(torch, fast_dtype()), attn_implementation="sdpa"
     ).eval()
     generator.to(fast_device())
-    pairs = load_pairs(pairs_file)
+    pairs = read_pairs(pairs_file)
     sums: dict[tuple, tuple[float, int]] = {}
     with torch.no_grad():
         for question in tqdm(group_by_prompt(pairs), desc="log-probabilities", unit="question"):
@@ -136,7 +136,7 @@ def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
 
 
 def likelihood_rows(model: str, test_pairs: Path) -> list[list[str]]:
-    questions = Clusters([pair.question for pair in load_pairs(test_pairs)])
+    questions = Clusters([pair.question for pair in read_pairs(test_pairs)])
     return [
         [name, interval(questions.mean(wins(np.array(differences))).to_json())]
         for name, differences in log_probabilities(model, test_pairs).items()

@@ -36,8 +36,9 @@ from typing import TYPE_CHECKING
 import train
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
+from common.preference import PreferencePair, read_pairs
 from common.rows import iterate_json
-from reward.data import PreferencePair, Question, Turn, group_by_prompt, load_pairs
+from reward.data import Question, group_by_prompt
 from reward.settings import TrainingSettings
 from reward.tokens import TokenizedQuestion, load_tokenizer, pairs_of, tokenize
 from tree.pairs.extraction import PairSettings, extract_pairs
@@ -60,27 +61,14 @@ def figure(name: str, value: float, unit: str) -> None:
 
 
 def pairs_of_trees(path: str) -> list[PreferencePair]:
-    return [
-        PreferencePair(
-            prompt=(Turn("user", pair.prompt),),
-            chosen=pair.chosen,
-            rejected=pair.rejected,
-            question_id=pair.question_id,
-            db_id=pair.db_id,
-            relation=pair.relation,
-            chosen_dist=pair.chosen_dist,
-            rejected_dist=pair.rejected_dist,
-        )
-        for tree in read_trees(path)
-        for pair in extract_pairs(tree, PairSettings()).pairs
-    ]
+    return [pair for tree in read_trees(path) for pair in extract_pairs(tree, PairSettings()).pairs]
 
 
 def load_questions(path: str) -> list[Question]:
     """The questions of a pair file, or of the pairs that a file of trees gives."""
     first = next(iterate_json(path), None)
     from_trees = isinstance(first, dict) and "nodes" in first
-    return group_by_prompt(pairs_of_trees(path) if from_trees else load_pairs(path))
+    return group_by_prompt(pairs_of_trees(path) if from_trees else read_pairs(path))
 
 
 def choose_questions(path: str, wanted: int) -> list[Question]:

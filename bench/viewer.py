@@ -18,11 +18,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 from bench.sql_execution import MUTATIONS
 from common.files import InputError, read_json, run_script
+from common.preference import PreferencePair
 from eval.viewer import write_viewer
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.questions import load_questions
@@ -128,11 +130,11 @@ def repeated(trees: list[dict], count: int) -> Iterator[dict]:
         yield {**trees[number % len(trees)], "question_id": number}
 
 
-def some_pairs(trees: list[dict], count: int) -> Iterator[dict]:
+def some_pairs(trees: list[dict], count: int) -> Iterator[PreferencePair]:
     """The preference pairs of the repeated trees."""
-    pairs = [[pair.to_json() for pair in extract_pairs(tree_from_json(tree), PairSettings()).pairs] for tree in trees]
+    pairs = [extract_pairs(tree_from_json(tree), PairSettings()).pairs for tree in trees]
     for number in range(count):
-        yield from ({**pair, "question_id": number} for pair in pairs[number % len(trees)])
+        yield from (replace(pair, question_id=number) for pair in pairs[number % len(trees)])
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

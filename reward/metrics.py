@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from reward.data import PreferencePair, Question
+from common.preference import PreferencePair
+from reward.data import Question
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from torch import nn
 
 from common.files import InputError, read_json
 from common.model_folder import architecture, fast_dtype, model_fingerprint, tensor_shapes
-from reward.data import Prompt
+from common.preference import Prompt
 from reward.packing import (
     BLOCK_ATTENTION,
     FLEX_ATTENTION,

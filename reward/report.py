@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from common.files import replacing, write_json
 from common.manifest import Manifest
-from reward.data import PreferencePair
+from common.preference import PreferencePair
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
 from reward.settings import TrainingSettings
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from common.files import InputError
+from common.preference import PreferencePair, Prompt
 from reward.data import (
-    PreferencePair,
-    Prompt,
     Question,
     contradictory_pairs,
     group_by_prompt,

@@ -2,20 +2,13 @@
 
 import os
 from collections.abc import Collection, Iterable
-from hashlib import sha256
 from pathlib import Path
 
 from common.files import InputError, read_json, write_json
-from reward.data import PreferencePair, Prompt
+from common.preference import PreferencePair, Prompt, prompt_digest
 
 FILE = "trained_on.json"
-HOW = "name other data, or accept inflated figures with --allow_overlap"
-
-
-def prompt_digest(prompt: Prompt) -> str:
-    """16 hex digits of the SHA-256 of a conversation."""
-    text = "\0".join(part for turn in prompt for part in turn)
-    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+FIX = "name other data, or accept inflated figures with --allow_overlap"
 
 
 def write_trained_on(
@@ -47,16 +40,16 @@ def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], 
     """Raise InputError when the adapter was trained on a database or a prompt of the file `path`, or does not say."""
     seen = Path(adapter) / FILE
     if not seen.is_file():
-        raise InputError(f"{seen}: no such file, so the adapter may have been trained on {path}; {HOW}")
+        raise InputError(f"{seen}: no such file, so the adapter may have been trained on {path}; {FIX}")
     content = read_json(seen, dict)
     try:
         known_databases, known_prompts = set(content["databases"]), set(content["prompts"])
     except (KeyError, TypeError):
-        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {HOW}") from None
+        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {FIX}") from None
     databases = sorted(known_databases.intersection(db_ids))
     if databases:
         more = f" and {len(databases) - 1} more databases" if len(databases) > 1 else ""
-        raise InputError(f"{path}: {adapter} was trained on database '{databases[0]}'{more}; {HOW}")
+        raise InputError(f"{path}: {adapter} was trained on database '{databases[0]}'{more}; {FIX}")
     repeated = sum(prompt_digest(prompt) in known_prompts for prompt in prompts)
     if repeated:
-        raise InputError(f"{path}: {adapter} was trained on {repeated} of its {len(prompts)} prompts; {HOW}")
+        raise InputError(f"{path}: {adapter} was trained on {repeated} of its {len(prompts)} prompts; {FIX}")

@@ -68,6 +68,19 @@ def trees(draw) -> RevisionTree:
     return tree
 
 
+@st.composite
+def trees_in_doubt(draw) -> RevisionTree:
+    """Trees with any outcomes, some of whose correct nodes are fragile; few queries that repeat, or all different."""
+    tree, different = draw(trees()), draw(st.booleans())
+    for number, node in enumerate(tree.nodes.values()):
+        if node.generated_sql:
+            node.outcome = draw(st.sampled_from(["ok", "empty", "error"]))
+            node.generated_sql += f" WHERE {number}" if different else ""
+        if node.is_correct and draw(st.booleans()):
+            node.flags = ["constant", "fragile"]
+    return tree
+
+
 def shop_tree(database: Path, question_id: int = 5) -> dict:
     """A tree whose verdicts are true: wrong, revised to right; an error; a duplicate; a reply without SQL."""
     tree = RevisionTree(Question(question_id, "shop", "How many products?", "", SHOP_GOLD), "the task")

@@ -1,5 +1,6 @@
 """Trees, findings, pairs and rewards for the pages of the tree viewer, hostile texts among them."""
 
+from common.preference import PreferencePair, task_prompt
 from tree.sql.results import FLAGS, OUTCOMES
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
@@ -60,16 +61,11 @@ FINDINGS = [
 ]
 
 
-def pair(number: int, chosen: str, rejected: str, sql: tuple[str, str] | None = None, **more) -> dict:
+def pair(number: int, chosen: str, rejected: str, sql: tuple[str, str] | None = None, **more) -> PreferencePair:
     nodes = TREES[number]["nodes"]
-    texts = sql or [nodes[node]["generated_sql"] for node in (chosen, rejected)]
-    messages = [[{"role": "assistant", "content": text}] for text in texts]
-    return {
-        "prompt": [{"role": "user", "content": "the task"}],
-        **dict(zip(("chosen", "rejected"), messages, strict=True)),
-        **{"question_id": number, "db_id": f"db_{number % 3}", "chosen_node": chosen, "rejected_node": rejected},
-        **{"chosen_dist": 0, "rejected_dist": None, "relation": "sibling", **more},
-    }
+    queries = sql or [nodes[node]["generated_sql"] for node in (chosen, rejected)]
+    columns = {"chosen_dist": 0, "relation": "sibling", **more}
+    return PreferencePair(task_prompt("the task"), *queries, number, f"db_{number % 3}", chosen, rejected, **columns)
 
 
 PAIRS = [

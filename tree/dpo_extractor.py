@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from common.files import run_script
-from tree.pairs.extraction import STRATEGIES, add_pair_flags, check_pair_flags, pair_settings
+from tree.pairs.extraction import STRATEGIES, add_pair_flags, pair_settings
 from tree.pairs.pair_files import counts_line, pair_file, write_pairs
 from tree.pairs.shard import shard_of_trees
 from tree.tree_files import read_trees
@@ -32,14 +32,14 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> None:
     args = parse_arguments(words)
-    check_pair_flags(args)
+    settings = pair_settings(args, args.strategy)
 
     from tqdm import tqdm
 
     shard = shard_of_trees(args.tree_file)
     path = Path(args.output) if args.output else pair_file(args.output_dir, args.strategy, shard.shard_id)
     trees = tqdm(read_trees(args.tree_file), desc="trees", unit="tree", mininterval=1)
-    manifest = write_pairs(path, trees, pair_settings(args, args.strategy), shard)
+    manifest = write_pairs(path, trees, settings, shard)
     print(counts_line(path, manifest))
 
 

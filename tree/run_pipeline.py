@@ -31,7 +31,7 @@ from common.files import (
     write_json_list,
 )
 from common.locks import alone_in, among_as_many
-from common.manifest import Manifest, pair_manifest_path
+from common.manifest import Manifest
 from common.model_folder import model_fingerprint
 from tree.generator import (
     EngineDied,
@@ -44,7 +44,7 @@ from tree.generator import (
     start_generator,
 )
 from tree.pairs.extraction import STRATEGIES, PairSettings
-from tree.pairs.pair_files import PairWriter, counts_line, pair_file
+from tree.pairs.pair_files import PairWriter, counts_line, pair_file, pair_manifest_path
 from tree.pairs.shard import shard_of
 from tree.prompts import Message
 from tree.replies import Reply

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from common.preference import PreferencePair, task_prompt
 from eval.evaluation_report import draw, markdown_page
 from eval.intervals import unseen
 from eval.pair_report import auc, calibration_error, pair_report, wins
 from reward import metrics
-from reward.data import PreferencePair, Turn
 
 
 def pair(question_id: int, chosen="SELECT 1", rejected="SELECT 22", **columns) -> PreferencePair:
     content = {"db_id": "shop", "relation": "sibling", "chosen_dist": 0, "rejected_dist": None} | columns
-    return PreferencePair((Turn("user", f"question {question_id}"),), chosen, rejected, question_id, **content)
+    return PreferencePair(task_prompt(f"question {question_id}"), chosen, rejected, question_id, **content)
 
 
 def rewards(pairs: list[PreferencePair], chosen: list[float], rejected: list[float]) -> dict:

@@ -9,23 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import write_json
+from common.preference import PreferencePair, task_prompt
 from eval.verify import check_tree
-from eval.verify_pairs import Rules, check_pairs, check_sides, read_pairs
-from tests.builders import report_of, shop_tree, verify
+from eval.verify_pairs import Rules, check_pairs, check_sides, stored_pairs
+from tests.builders import report_of, shop_tree, trees_in_doubt, verify
 from tests.conftest import assert_one_line_error
-from tests.tree.pairs.test_dpo_extractor import doubtful_trees
 from tree.pairs.extraction import (
     RELATIONS,
     STRATEGIES,
-    Pair,
     PairSettings,
     certain_pairs,
     extract_pairs,
     fragile_nodes,
-    reach_of,
+    pair_of,
+    tree_distances,
 )
 from tree.tree_node import RevisionTree, tree_from_json, tree_to_json
 
+PAIR = PreferencePair(task_prompt("the task"), "SELECT 1", "SELECT 2", 1, "shop", chosen_dist=0).to_json()
 EVERY = {"match": "ex", "keep_fragile": True}
 
 
@@ -36,7 +37,7 @@ def rows_of(tree: RevisionTree, strategy: str = "emerge", **settings) -> list[di
 def kinds(folder, tree: RevisionTree, rows: list[dict], rules: Rules | None = None) -> list[list[str]]:
     """What is found in each row, from a file of them."""
     write_json(folder / "pairs.json", rows)
-    pairs = read_pairs([str(folder / "pairs.json")])
+    pairs = stored_pairs([str(folder / "pairs.json")])
     if rules:
         pairs.rules = dict.fromkeys(pairs.rules, rules)
     found: dict[int, list[str]] = {number: [] for number in range(len(rows))}
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("pairs")
 
 
-@given(doubtful_trees(), st.sampled_from(STRATEGIES), st.sampled_from(["strict", "ex"]), st.booleans())
+@given(trees_in_doubt(), st.sampled_from(STRATEGIES), st.sampled_from(["strict", "ex"]), st.booleans())
 def test_extracted_pairs_hold(folder, tree, strategy, match, keep_fragile):
     rows = rows_of(tree, strategy, match=match, keep_fragile=keep_fragile)
     if rows:
@@ -59,35 +60,25 @@ def test_extracted_pairs_hold(folder, tree, strategy, match, keep_fragile):
             assert not any(kinds(folder, tree, rows, rules))
 
 
-def any_pair(tree: RevisionTree, chosen: str, rejected: str, relation: str, distances: dict) -> Pair:
-    """A pair of any two nodes, as if it were certain."""
-    one, other = tree.nodes[chosen], tree.nodes[rejected]
-    question = tree.question
-    return Pair(
-        **{"prompt": tree.prompt, "chosen": one.generated_sql, "rejected": other.generated_sql, "relation": relation},
-        **{"question_id": question.question_id, "db_id": question.db_id, "tree_id": "shop/7"},
-        **{"chosen_node": chosen, "rejected_node": rejected, "difficulty": question.difficulty},
-        **{"chosen_dist": distances[chosen], "rejected_dist": distances[rejected], "rejected_outcome": other.outcome},
-    )
-
-
-@given(doubtful_trees(), st.sampled_from(["strict", "ex"]), st.booleans(), st.sampled_from(["chat", "again"]))
+@given(trees_in_doubt(), st.sampled_from(["strict", "ex"]), st.booleans(), st.sampled_from(["chat", "again"]))
 def test_only_certain_pairs_hold(folder, tree, match, keep_fragile, revision):
     """Every two nodes with every relation: what the extraction would not make is found."""
     tree.revision = revision
-    doubted = frozenset() if keep_fragile else fragile_nodes(tree)
+    distrusted = frozenset() if keep_fragile else fragile_nodes(tree)
     certain = {
         (*pair.nodes, pair.relation)
         for strategy in STRATEGIES
-        for pair in certain_pairs(tree, strategy, match, doubted)
+        for pair in certain_pairs(tree, strategy, match, distrusted)
     }
-    distances = reach_of(tree, doubted).distances
-    triples = [(*two, relation) for two in itertools.permutations(tree.nodes, 2) for relation in RELATIONS][:400]
-    rows = [any_pair(tree, *triple, distances).to_json() for triple in triples]
-    if rows:
-        found = kinds(folder, tree, rows, Rules(match, keep_fragile))
-        for triple, what in zip(triples, found, strict=True):
-            assert (set(what) <= {"repeated"}) == (triple in certain), (triple, what)
+    distances = tree_distances(tree, distrusted)
+    queries = [node for node in tree.nodes.values() if node.generated_sql]  # a pair file cannot hold others
+    triples = [(*two, relation) for two in itertools.permutations(queries, 2) for relation in RELATIONS][:400]
+    pairs = [pair_of(tree, chosen, rejected, distances, relation) for chosen, rejected, relation in triples]
+    pairs = [pair for pair in pairs if pair.chosen_dist is not None]  # the others are refused when they are read
+    if pairs:
+        found = kinds(folder, tree, [pair.to_json() for pair in pairs], Rules(match, keep_fragile))
+        for pair, what in zip(pairs, found, strict=True):
+            assert (set(what) <= {"repeated"}) == ((*pair.nodes, pair.relation) in certain), (pair, what)
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -104,11 +95,11 @@ def swap(row: dict) -> None:
 
 DAMAGES = {
     "chosen": set_row(chosen=[{"role": "assistant", "content": "SELECT 7"}]),
-    "rejected": set_row(rejected=[]),
+    "rejected": set_row(rejected=[{"role": "assistant", "content": "SELECT 7"}]),
     "prompt": set_row(prompt=[{"role": "user", "content": "another task"}]),
     "chosen_node": set_row(chosen_node="node_9_9"),
     "rejected_node": set_row(rejected_node="node_9_9"),
-    "chosen_dist": set_row(chosen_dist=-1),
+    "chosen_dist": set_row(chosen_dist=7),
     "rejected_dist": set_row(rejected_dist=None),
     "certainty": swap,
     "relation": set_row(relation="sibling"),
@@ -170,7 +161,7 @@ def test_prompts_on_both_sides_are_found(tmp_path, pair_rows):
     files = [str(tmp_path / name) for name in ("train.json", "test.json")]
     for path, rows in zip(files, (one, other), strict=True):
         write_json(path, rows)
-    assert [finding.what for _, finding in check_sides(read_pairs(files))] == ["prompt on both sides"]
+    assert [finding.what for _, finding in check_sides(stored_pairs(files))] == ["prompt on both sides"]
 
 
 def test_nan_is_null_and_lines_are_a_list(tmp_path, pair_rows):
@@ -178,7 +169,7 @@ def test_nan_is_null_and_lines_are_a_list(tmp_path, pair_rows):
     rows = [row | {"rejected_outcome": None, "difficulty": float("nan")} for row in rows]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     write_json(tmp_path / "pairs.json", pair_rows)
-    lines, listed = (read_pairs([str(tmp_path / f"pairs.{end}")]).waiting for end in ("jsonl", "json"))
+    lines, listed = (stored_pairs([str(tmp_path / f"pairs.{end}")]).waiting for end in ("jsonl", "json"))
     for key, pairs in listed.items():
         assert [replace(pair, file="") for pair in lines[key]] == [replace(pair, file="") for pair in pairs]
 
@@ -188,6 +179,9 @@ def test_nan_is_null_and_lines_are_a_list(tmp_path, pair_rows):
     [
         ([], "empty list"),
         ([{"prompt": "text"}], "row 0"),
+        ([PAIR | {"rejected": []}], "row 0: rejected must be"),
+        ([PAIR, PAIR | {"chosen_dist": None}], "row 1: 'chosen_dist' is null"),
+        ([PAIR | {"rejected_dist": -1}], "row 0: 'rejected_dist' is -1"),
         ([{"prompt": "half \ud83d"}], "row 0: 'prompt' holds half of a surrogate pair"),
     ],
 )

@@ -4,11 +4,12 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 
 import pytest
 
 from common.files import InputError
-from eval.viewer import BLOCK, PAGE, SCRIPTS, read_pairs, read_rewards, write_viewer
+from eval.viewer import BLOCK, PAGE, SCRIPTS, read_rewards, write_viewer
 from tests.viewer_trees import FINDINGS, HOSTILE, PAIRS, REWARDS, TREES, hostile_tree, pair
 from tree.sql.results import FLAGS, OUTCOMES
 
@@ -25,7 +26,7 @@ def test_the_page_holds_everything_and_names_what_is_foreign(tmp_path):
     foreign = [
         pair(1, "node_9_9", "node_1_0", ("a", "b")),  # no such node
         pair(1, "node_2_0", "node_1_0", ("SELECT 7", "SELECT 8")),  # of another run
-        {**PAIRS[0], "db_id": "elsewhere"},
+        replace(PAIRS[0], db_id="elsewhere"),
     ]
     counts = write_viewer(path, iter(TREES), iter(FINDINGS), iter(PAIRS + foreign), iter(REWARDS), "trees.json")
     assert vars(counts) == {"trees": 150, "pairs": 2, "foreign_pairs": 3, "rewarded_nodes": 2}
@@ -76,33 +77,26 @@ def test_a_page_is_whole_or_absent(tmp_path, bad):
         assert [file.read_text() for file in tmp_path.iterdir()] == ([before] if before else [])
 
 
-def test_pairs_and_rewards_are_read(tmp_path):
+def test_rewards_are_read(tmp_path):
     path = tmp_path / "file.json"
-    path.write_text(json.dumps(PAIRS))
-    assert read_pairs(path) == [{name: value for name, value in row.items() if name != "prompt"} for row in PAIRS]
     path.write_text(json.dumps({"manifest": {}, "candidates": REWARDS}))
     assert read_rewards(path) == REWARDS
 
 
 @pytest.mark.parametrize(
-    ("read", "content", "words"),
+    ("content", "words"),
     [
-        (read_pairs, {}, "row 0 has no 'question_id'"),
-        (read_pairs, [PAIRS[0], {**PAIRS[1], "chosen": []}], "row 1: 'chosen'"),
-        (read_pairs, [{**PAIRS[0], "rejected": [{"role": "assistant"}]}], "row 0: 'rejected'"),
-        (read_pairs, [{**PAIRS[0], "rejected": "SELECT 1"}], "'rejected' is str"),
-        (read_pairs, [{"chosen": [], "rejected": []}], "row 0 has no 'question_id'"),
-        (read_rewards, [], "expected a JSON object"),
-        (read_rewards, {"pairs": {}}, "evaluate.py --candidates"),
-        (read_rewards, {"candidates": [{**REWARDS[0], "candidates": ["SELECT 1"]}]}, "row 0 is str"),
-        (read_rewards, {"candidates": [{**REWARDS[0], "candidates": [{"SQL": "SELECT 1"}]}]}, "no 'rewards'"),
+        ([], "expected a JSON object"),
+        ({"pairs": {}}, "evaluate.py --candidates"),
+        ({"candidates": [{**REWARDS[0], "candidates": ["SELECT 1"]}]}, "row 0 is str"),
+        ({"candidates": [{**REWARDS[0], "candidates": [{"SQL": "SELECT 1"}]}]}, "no 'rewards'"),
     ],
 )
-def test_other_files_are_refused(tmp_path, read, content, words):
+def test_other_files_are_refused(tmp_path, content, words):
     path = tmp_path / "file.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=words):
-        read(path)
+        read_rewards(path)
 
 
 def test_every_label_is_used_and_has_both_languages():

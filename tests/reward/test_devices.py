@@ -15,10 +15,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_leaves
 
+from common.preference import PreferencePair, task_prompt
 from reward import model as model_module
 from reward import packing
 from reward.batches import QuestionCollator, question_rows
-from reward.data import PreferencePair, Turn, group_by_prompt
+from reward.data import group_by_prompt
 from reward.export import export
 from reward.model import load_base, load_reward_model, score
 from reward.packing import BLOCK_ATTENTION, FLEX_ATTENTION, pack, packed_scores, pad_rows, tree_mask
@@ -156,8 +157,8 @@ def test_an_exported_model_is_merged_on_the_cpu(gpu, tiny_model, tmp_path):
 
 
 def preference(question: int, chosen: str, rejected: str) -> PreferencePair:
-    prompt = (Turn("user", "How many products are there? " * (question + 1)),)
-    return PreferencePair(prompt, chosen, rejected, question, "shop", "sibling", 0, None)
+    prompt = task_prompt("How many products are there? " * (question + 1))
+    return PreferencePair(prompt, chosen, rejected, question, "shop", chosen_dist=0, relation="sibling")
 
 
 PAIRS = [

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from bench.learning_curve import path_to
 from bench.reward_training import pair_rows
 from common.files import InputError
+from common.preference import PreferencePair, task_prompt
 from reward.batches import DatabaseSampler, QuestionCollator, question_rows
-from reward.data import PreferencePair, Turn, group_by_prompt
+from reward.data import group_by_prompt
 from reward.model import load_base, load_reward_model, score
 from reward.packing import FLEX_ATTENTION, batches_by_length, flex_mask, pack, pad_rows, tree_mask
 from reward.tokens import encode, load_tokenizer, tokenize
@@ -260,8 +261,8 @@ def test_a_model_with_a_sliding_window_is_refused(tiny_model, tmp_path):
 
 
 def preference(question: int, chosen: str, rejected: str, distances=(0, None)) -> PreferencePair:
-    prompt = (Turn("user", LONG + "How many?" * question),)
-    return PreferencePair(prompt, chosen, rejected, question, "shop", "sibling", *distances)
+    prompt, nodes = task_prompt(LONG + "How many?" * question), ("", "")
+    return PreferencePair(prompt, chosen, rejected, question, "shop", *nodes, *distances, relation="sibling")
 
 
 PAIRS = [

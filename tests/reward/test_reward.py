@@ -16,9 +16,10 @@ from trl.data_utils import _tokenize
 
 import train as script
 from common.files import InputError, write_json
+from common.preference import PreferencePair, read_pairs
 from reward import batches
 from reward import model as model_module
-from reward.data import PreferencePair, group_by_prompt, load_pairs, split_by_question
+from reward.data import group_by_prompt, split_by_question
 from reward.model import check_saved, load_base, load_reward_model, score
 from reward.packing import score_head
 from reward.tokens import encode, load_tokenizer, tokenize
@@ -50,7 +51,7 @@ def evaluate(folder: Path, base: Path, *adapters: object):
 def pairs(tmp_path, pair_rows):
     """The pairs of tmp_path/pairs.json."""
     write_json(tmp_path / "pairs.json", pair_rows)
-    return load_pairs(tmp_path / "pairs.json")
+    return read_pairs(tmp_path / "pairs.json")
 
 
 # --- what a run leaves ----------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_evaluation_equals_scores_computed_one_by_one(trained, tiny_model):
     run = evaluate(trained, tiny_model, "none", trained / "adapter")
     assert run.returncode == 0, run.stderr
     reports = json.loads((trained / "report.json").read_text())["pairs"]["adapters"]
-    pairs = load_pairs(trained / "pairs.json")
+    pairs = read_pairs(trained / "pairs.json")
     for adapter, report in reports.items():
         model, tokenizer = load_reward_model(tiny_model, None if adapter == "none" else adapter, "float32")
         for pair, margin in zip(pairs, report["margins"], strict=True):

@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
+from common.preference import OWN_COLUMNS, PreferencePair, Turn, read_pairs, task_prompt
 from reward.batches import question_rows
 from reward.data import (
-    PreferencePair,
-    Turn,
     contradictory_pairs,
     group_by_prompt,
-    load_pairs,
     repeated_pairs,
     split_by_database,
     split_by_question,
@@ -27,11 +25,12 @@ USER = {"role": "user", "content": "How many products?"}
 SYSTEM = {"role": "system", "content": "You write SQL."}
 GOOD = {"role": "assistant", "content": "SELECT COUNT(*) FROM product"}
 BAD = {"role": "assistant", "content": "SELECT 1"}
+DISTANCES = ("chosen_dist", "rejected_dist")
 
 
-def load(tmp_path, *rows, **options):
+def load(tmp_path, *rows, required=()):
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    return load_pairs(tmp_path / "pairs.json", **options)
+    return read_pairs(tmp_path / "pairs.json", required)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_rows_that_are_no_preference(tmp_path, row, words):
         load(tmp_path, {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}, row)
 
 
-OPTIONAL = ("question_id", "db_id", "relation", "chosen_dist", "rejected_dist", "difficulty")
+OPTIONAL = tuple(OWN_COLUMNS)
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan"), float("inf")])
@@ -115,7 +114,7 @@ def test_null_and_nan_are_as_missing(tmp_path, nothing):
 def test_ids_and_distances_that_pandas_made_floats(tmp_path):
     row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD], "question_id": 3.0, "chosen_dist": 0.0}
     [one, other] = load(
-        tmp_path, row | {"rejected_dist": 2.0}, row | {"rejected_dist": float("nan")}, with_distances=True
+        tmp_path, row | {"rejected_dist": 2.0}, row | {"rejected_dist": float("nan")}, required=DISTANCES
     )
     assert repr((one.question_id, one.chosen_dist, one.rejected_dist)) == "(3, 0, 2)"
     assert other.rejected_dist is None
@@ -125,8 +124,8 @@ def test_ids_and_distances_that_pandas_made_floats(tmp_path):
     "columns",
     [
         *({name: wrong} for name in OPTIONAL for wrong in ([1], {}, True, 0.5)),
-        *({name: "1"} for name in ("question_id", "chosen_dist", "rejected_dist")),
-        *({name: 2} for name in ("db_id", "relation", "difficulty")),
+        *({name: "1"} for name, kind in OWN_COLUMNS.items() if kind is not str),
+        *({name: 2} for name, kind in OWN_COLUMNS.items() if kind is str),
         {"question_id": 2**63},
         {"chosen_dist": -1},
         {"rejected_dist": -1},
@@ -144,16 +143,16 @@ def test_json_lines_hold_pairs_too(tmp_path):
     row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
     path = tmp_path / "pairs.jsonl"
     path.write_text(f"{json.dumps(row)}\n\n{json.dumps(row)}\n")
-    assert load_pairs(path) == load(tmp_path, row, row)
+    assert read_pairs(path) == load(tmp_path, row, row)
 
 
 def test_margins_by_distance(tmp_path):
     row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
     rows = [row | {"chosen_dist": one, "rejected_dist": other} for one, other in ((0, None), (0, 1), (1, 3), (2, None))]
-    pairs = load(tmp_path, *rows, with_distances=True)
+    pairs = load(tmp_path, *rows, required=DISTANCES)
     assert [pair.margin for pair in pairs] == pytest.approx([1, 0.5, 0.25, 1 / 3])
     with pytest.raises(InputError, match="row 0 has no 'chosen_dist'"):
-        load(tmp_path, row, with_distances=True)
+        load(tmp_path, row, required=DISTANCES)
 
 
 def test_rows_for_the_trainers_hold_the_tokens_of_each_candidate(tmp_path, tiny_model):
@@ -186,7 +185,7 @@ def test_ties_count_as_half_and_only_equal_rewards_are_ties():
 
 
 def preference(prompt, question_id=None, db_id="", chosen="a", rejected="b") -> PreferencePair:
-    return PreferencePair((Turn("user", str(prompt)),), chosen, rejected, question_id, db_id, "", None, None)
+    return PreferencePair(task_prompt(str(prompt)), chosen, rejected, question_id, db_id)
 
 
 few = st.integers(0, 9)

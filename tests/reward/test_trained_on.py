@@ -6,14 +6,14 @@ import json
 import pytest
 
 from common.files import InputError
-from reward.data import load_pairs
+from common.preference import read_pairs
 from reward.trained_on import FILE, check_overlap, write_trained_on
 
 
 @pytest.fixture
 def pairs(tmp_path, pair_rows):
     (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    return load_pairs(tmp_path / "pairs.json")
+    return read_pairs(tmp_path / "pairs.json")
 
 
 def check(folder, pairs):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from common.manifest import read_pair_manifest
 from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tests.shop import QUESTIONS, SHOP, make_database
+from tree.pairs.pair_files import read_pair_manifest
 from tree.questions import shard_count
 from tree.run.ray_shard import DriverBoard, RayRun, run_shard, write_files
 

@@ -1,10 +1,12 @@
 """The data card: what a set of preference pairs holds, counted while it is written, as Markdown.  Pure."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+from common.preference import PreferencePair
 from common.tables import markdown
 from tree.pairs.extraction import REASONS
 
@@ -12,116 +14,106 @@ BINS = 10  # of the prompt lengths, about
 UNKNOWN = "not given"
 RELATION = "What the rejected query is to the chosen one"
 DATABASE = "Database"
-DIFFICULTIES = ("simple", "moderate", "challenging")  # BIRD's, in its order
-OUTCOMES = ("ok", "empty", "error")  # the most telling ones first
+# names with an order of their own: BIRD's difficulties, then the most telling outcomes
+ORDER = ("simple", "moderate", "challenging", "ok", "empty", "error")
 
 
-def distance_gap(row: Mapping) -> str:
+def distance_gap(pair: PreferencePair) -> str:
     """How much nearer the chosen query is to a correct one, in revisions."""
-    return "never reached" if row["rejected_dist"] is None else str(row["rejected_dist"] - row["chosen_dist"])
+    return "never reached" if pair.rejected_dist is None else str(pair.rejected_dist - pair.chosen_dist)
 
 
-# what pairs are counted by: the heading of the table and the group of a row
-GROUPS: dict[str, Callable[[Mapping], str]] = {
-    RELATION: lambda row: row["relation"],
+# what pairs are counted by: the heading of the table and the group of a pair
+GROUPS: dict[str, Callable[[PreferencePair], str]] = {
+    RELATION: lambda pair: pair.relation,
     "Distance of the rejected query minus that of the chosen one (revisions)": distance_gap,
-    "Difficulty of the question": lambda row: row["difficulty"] or UNKNOWN,
-    "Outcome of the rejected query": lambda row: row["rejected_outcome"] or UNKNOWN,
-    DATABASE: lambda row: row["db_id"],
+    "Difficulty of the question": lambda pair: pair.difficulty or UNKNOWN,
+    "Outcome of the rejected query": lambda pair: pair.rejected_outcome or UNKNOWN,
+    DATABASE: lambda pair: pair.db_id,
 }
 
 
 @dataclass
-class Side:
-    """Counts of the pairs on one side of a split; memory grows with questions and databases, not with pairs."""
+class SplitCounts:
+    """Counts of the pairs of one split; memory grows with questions and databases, not with pairs."""
 
-    groups: dict[str, Counter] = field(default_factory=lambda: {heading: Counter() for heading in GROUPS})
-    lengths: Counter = field(default_factory=Counter)
-    questions: Counter = field(default_factory=Counter)
+    groups: dict[str, Counter[str]] = field(default_factory=lambda: {heading: Counter() for heading in GROUPS})
+    lengths: Counter[int] = field(default_factory=Counter)
+    questions: Counter[int] = field(default_factory=Counter)
 
-    def add(self, row: Mapping) -> None:
-        """Count a row of a pair file."""
+    def add(self, pair: PreferencePair) -> None:
         for heading, group in GROUPS.items():
-            self.groups[heading][group(row)] += 1
-        self.lengths[len(row["prompt"][0]["content"])] += 1
-        self.questions[row["question_id"]] += 1
+            self.groups[heading][group(pair)] += 1
+        self.lengths[sum(len(turn.content) for turn in pair.prompt)] += 1
+        self.questions[pair.question_id] += 1
 
     @property
     def pairs(self) -> int:
         return self.questions.total()
 
     @property
-    def databases(self) -> Counter:
+    def databases(self) -> Counter[str]:
         return self.groups[DATABASE]
 
     @property
-    def relations(self) -> Counter:
+    def relations(self) -> Counter[str]:
         return self.groups[RELATION]
 
 
-def data_card(sides: Mapping[str, Side], dropped: Mapping[str, int]) -> str:
-    """The card of a split into sides (by name), each with pairs; `dropped` counts pairs that were left out, by reason.
+def data_card(splits: Mapping[str, SplitCounts], dropped: Mapping[str, int]) -> str:
+    """The card of splits (by name), each with pairs; `dropped` counts pairs that were left out, by reason.
 
-    In every table but the first and the last, a column sums to the pairs of its side.
+    In every table but the first and the last, a column sums to the pairs of its split.
     """
-    tables = [_table("", sides, _totals(sides))]
+    head, counts = ["", *splits], splits.values()
+    tables = [_table("", head, _totals(list(counts)))]
     for heading in GROUPS:
-        found = set().union(*(side.groups[heading] for side in sides.values()))
-        rows = {name: [side.groups[heading][name] for side in sides.values()] for name in sorted(found, key=_place)}
-        tables.append(_table(heading, sides, rows))
-    tables.append(_table("Length of the prompt (characters)", sides, _length_rows(sides)))
+        found = sorted(set().union(*(of.groups[heading] for of in counts)), key=_place)
+        tables.append(_table(heading, head, {name: [of.groups[heading][name] for of in counts] for name in found}))
+    tables.append(_table("Length of the prompt (characters)", head, _histogram([of.lengths for of in counts])))
     left_out = {f"{reason}: {meaning}": [dropped.get(reason, 0)] for reason, meaning in REASONS.items()}
-    tables.append(_section("Pairs that were left out", ["", "pairs"], left_out))
+    tables.append(_table("Pairs that were left out", ["", "pairs"], left_out))
     return "# Preference pairs\n\n" + "\n".join(tables)
 
 
-def _totals(sides: Mapping[str, Side]) -> dict[str, list]:
-    counts = {name: list(side.questions.values()) for name, side in sides.items()}
+def _totals(splits: list[SplitCounts]) -> dict[str, list]:
+    per_question = [list(of.questions.values()) for of in splits]
     return {
-        "pairs": [side.pairs for side in sides.values()],
-        "questions": [len(side.questions) for side in sides.values()],
-        "databases": [len(side.databases) for side in sides.values()],
-        "pairs of a question, mean": [f"{sum(found) / len(found):.1f}" for found in counts.values()],
-        "pairs of a question, median": [f"{median(found):g}" for found in counts.values()],
-        "pairs of a question, most": [max(found) for found in counts.values()],
+        "pairs": [of.pairs for of in splits],
+        "questions": [len(of.questions) for of in splits],
+        "databases": [len(of.databases) for of in splits],
+        "pairs of a question, mean": [f"{sum(counts) / len(counts):.1f}" for counts in per_question],
+        "pairs of a question, median": [f"{median(counts):g}" for counts in per_question],
+        "pairs of a question, most": [max(counts) for counts in per_question],
     }
 
 
 def _place(name: str) -> tuple:
-    """Known names in their own order, numbers by size, the rest by alphabet."""
-    known = (*DIFFICULTIES, *OUTCOMES)
-    if name in known:
-        return 0, known.index(name), name
+    """Sorts names of ORDER first, then numbers by size, the rest by alphabet."""
+    if name in ORDER:
+        return 0, ORDER.index(name), name
     return (1, int(name), name) if name.isdecimal() else (2, 0, name)
 
 
-def _length_rows(sides: Mapping[str, Side]) -> dict[str, list]:
-    """Pairs by prompt length, in about BINS steps of a round width that all sides share."""
-    lengths = set().union(*(side.lengths for side in sides.values()))
-    width = _round_width((max(lengths) - min(lengths)) / BINS)
-    bins = [Counter() for _ in sides]
-    for found, side in zip(bins, sides.values(), strict=True):
-        for length, pairs in side.lengths.items():
-            found[length // width] += pairs
-    places = range(min(lengths) // width, max(lengths) // width + 1)
-    return {f"{place * width} to {(place + 1) * width - 1}": [found[place] for found in bins] for place in places}
+def _histogram(lengths: list[Counter[int]]) -> dict[str, list]:
+    """Pairs of each split by prompt length, in about BINS steps of a round width."""
+    found = set().union(*lengths)
+    width = _round_width((max(found) - min(found)) / BINS)
+    bins = [Counter() for _ in lengths]
+    for counts, of_split in zip(bins, lengths, strict=True):
+        for length, pairs in of_split.items():
+            counts[length // width] += pairs
+    steps = range(min(found) // width, max(found) // width + 1)
+    return {f"{step * width} to {(step + 1) * width - 1}": [counts[step] for counts in bins] for step in steps}
 
 
 def _round_width(least: float) -> int:
     """The smallest of 1, 2, 5, 10, 20, 50, … that is not below `least`."""
-    width, steps = 1, (2, 2.5, 2)
-    for turn in range(100):
-        if width >= least:
-            break
-        width = round(width * steps[turn % 3])
-    return width
+    widths = (digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    return next(width for width in widths if width >= least)
 
 
-def _table(heading: str, sides: Mapping[str, Side], rows: Mapping[str, list]) -> str:
-    return _section(heading, ["", *sides], rows)
-
-
-def _section(heading: str, columns: list[str], rows: Mapping[str, list]) -> str:
+def _table(heading: str, head: list[str], rows: Mapping[str, list]) -> str:
     """A table, below its heading if it has one."""
-    head = [f"## {heading}", ""] if heading else []
-    return "\n".join([*head, *markdown([columns, *([name, *row] for name, row in rows.items())]), ""])
+    above = [f"## {heading}", ""] if heading else []
+    return "\n".join([*above, *markdown([head, *([name, *row] for name, row in rows.items())]), ""])

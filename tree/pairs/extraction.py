@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.files import InputError
+from common.preference import PreferencePair, task_prompt
 from tree.prompts import AGAIN
 from tree.sql.canonical import canonical_sql
 from tree.sql.results import FRAGILE
@@ -44,76 +45,38 @@ class PairSettings:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One preference: `chosen_dist` < `rejected_dist`, None counting as never reached."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    question_id: int
-    db_id: str
-    chosen_node: str
-    rejected_node: str
-    chosen_dist: int
-    rejected_dist: int | None
-    relation: str
-    tree_id: str
-    rejected_outcome: str
-    difficulty: str
-
-    @property
-    def keys(self) -> tuple[str, str]:
-        """Canonical form of the chosen and of the rejected query."""
-        return canonical_sql(self.chosen), canonical_sql(self.rejected)
-
-    @property
-    def nodes(self) -> tuple[str, str]:
-        return self.chosen_node, self.rejected_node
-
-    def to_json(self) -> dict:
-        """The row of a pair file, as `datasets` and TRL's RewardTrainer load it."""
-        row = {key: value for key, value in vars(self).items() if key not in ("prompt", "chosen", "rejected")}
-        return {
-            "prompt": [{"role": "user", "content": self.prompt}],
-            "chosen": [{"role": "assistant", "content": self.chosen}],
-            "rejected": [{"role": "assistant", "content": self.rejected}],
-            **row,
-        }
-
-
-@dataclass(frozen=True)
 class Extraction:
     """The pairs of a tree, and how many were dropped for each of REASONS."""
 
-    pairs: list[Pair]
-    dropped: Counter
+    pairs: list[PreferencePair]
+    dropped: Counter[str]
 
 
 # --- which pairs are certain ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Of each node of a tree, by id: `revision_distances`, and the `explored_levels` of its revisions.
+class TreeDistances:
+    """Of each node of a tree, by id: its revision distance, and for how many revisions all that follows was tried.
 
     `shown`: the requests for revisions showed what was wrong, so distances of wrong queries mean something.
     """
 
-    distances: Mapping[str, int | None]
+    revisions: Mapping[str, int | None]
     explored: Mapping[str, float]
-    shown: bool = True
+    shown: bool
 
 
-def reach_of(tree: RevisionTree, doubted: frozenset[str] = frozenset()) -> Reach:
-    """What the revisions of a tree reached, when correct nodes that are `doubted` (by id) count as wrong."""
+def tree_distances(tree: RevisionTree, distrusted: frozenset[str] = frozenset()) -> TreeDistances:
+    """The distances in a tree when its correct nodes that are `distrusted` (by id) count as wrong."""
     nodes = {
-        node_id: replace(node, is_correct=node.is_correct and node_id not in doubted)
+        node_id: replace(node, is_correct=node.is_correct and node_id not in distrusted)
         for node_id, node in tree.nodes.items()
     }
-    return Reach(revision_distances(nodes), explored_levels(nodes), tree.revision != AGAIN)
+    return TreeDistances(revision_distances(nodes), explored_levels(nodes), tree.revision != AGAIN)
 
 
-def prefers(chosen: TreeNode, rejected: TreeNode, reach: Reach, match: str) -> bool:
+def prefers(chosen: TreeNode, rejected: TreeNode, distances: TreeDistances, match: str) -> bool:
     """Whether the tree makes it certain that `chosen` is the better query.
 
     A smaller distance wins. A number wins over None when that many revisions were tried from `rejected`, in vain: with
@@ -123,19 +86,24 @@ def prefers(chosen: TreeNode, rejected: TreeNode, reach: Reach, match: str) -> b
     A correct query counts as chosen only when `match` ("ex" or "strict") holds. Queries equal in canonical form and
     replies without a query make no pair: a reward model chooses among different queries.
     """
-    better, worse = reach.distances[chosen.node_id], reach.distances[rejected.node_id]
-    if better is None or (better > 0 and not reach.shown):
+    better, worse = distances.revisions[chosen.node_id], distances.revisions[rejected.node_id]
+    if better is None or (better > 0 and not distances.shown):
         return False
-    if better > reach.explored[rejected.node_id] if worse is None else better >= worse:
+    if worse is None and better > distances.explored[rejected.node_id]:
+        return False
+    if worse is not None and better >= worse:
         return False
     if better == 0 and match == "strict" and not chosen.strict_match:
         return False
-    keys = canonical_sql(chosen.generated_sql), canonical_sql(rejected.generated_sql)
-    return all(keys) and keys[0] != keys[1]
+    one, other = canonical_sql(chosen.generated_sql), canonical_sql(rejected.generated_sql)
+    return bool(one and other) and one != other
 
 
-def _neighbours(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode, str]]:
-    """(chosen candidate, rejected candidate, relation of the rejected to the chosen), both ways round."""
+Candidates = Iterator[tuple[TreeNode, TreeNode, str]]  # to be chosen, to be rejected, relation of that to the chosen
+
+
+def _neighbours(nodes: Sequence[TreeNode]) -> Candidates:
+    """Nodes next to each other in the tree, both ways round."""
     by_id = {node.node_id: node for node in nodes}
     for node in nodes:
         if parent := by_id.get(node.parent_id):
@@ -147,16 +115,15 @@ def _neighbours(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode,
             yield one, other, "sibling"
 
 
-def _extremes(nodes: Sequence[TreeNode]) -> Iterator[tuple[TreeNode, TreeNode, str]]:
+def _deepest_and_shallowest(nodes: Sequence[TreeNode]) -> Candidates:
     """The deepest correct nodes against the shallowest incorrect ones."""
     correct = [node for node in nodes if node.is_correct]
     wrong = [node for node in nodes if not node.is_correct]
     deepest = max((node.d for node in correct), default=0)
     shallowest = min((node.d for node in wrong), default=0)
-    for chosen in correct:
-        for rejected in wrong:
-            if chosen.d == deepest and rejected.d == shallowest:
-                yield chosen, rejected, "baseline"
+    for chosen, rejected in itertools.product(correct, wrong):
+        if chosen.d == deepest and rejected.d == shallowest:
+            yield chosen, rejected, "baseline"
 
 
 def fragile_nodes(tree: RevisionTree) -> frozenset[str]:
@@ -164,34 +131,39 @@ def fragile_nodes(tree: RevisionTree) -> frozenset[str]:
     return frozenset(node.node_id for node in tree.nodes.values() if node.is_correct and FRAGILE in node.flags)
 
 
-def certain_pairs(tree: RevisionTree, strategy: str, match: str, doubted: frozenset[str] = frozenset()) -> list[Pair]:
+def certain_pairs(
+    tree: RevisionTree, strategy: str, match: str, distrusted: frozenset[str] = frozenset()
+) -> list[PreferencePair]:
     """Every pair that the tree makes certain, whatever the order of its nodes.
 
-    Correct nodes that are `doubted` (by id) make no pair, and reaching one counts for nothing.
+    Correct nodes that are `distrusted` (by id) make no pair, and reaching one counts for nothing.
     """
-    reach = reach_of(tree, doubted)
-    nodes = sorted(
-        (node for node in tree.nodes.values() if node.node_id not in doubted), key=lambda node: (node.d, node.j)
-    )
+    distances = tree_distances(tree, distrusted)
+    trusted = (node for node in tree.nodes.values() if node.node_id not in distrusted)
+    nodes = sorted(trusted, key=lambda node: (node.d, node.j))
+    candidates = _neighbours(nodes) if strategy == "emerge" else _deepest_and_shallowest(nodes)
     return [
-        _pair(tree, chosen, rejected, reach.distances, relation)
-        for chosen, rejected, relation in (_neighbours(nodes) if strategy == "emerge" else _extremes(nodes))
-        if prefers(chosen, rejected, reach, match)
+        pair_of(tree, chosen, rejected, distances, relation)
+        for chosen, rejected, relation in candidates
+        if prefers(chosen, rejected, distances, match)
     ]
 
 
-def _pair(tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: Mapping, relation: str) -> Pair:
+def pair_of(
+    tree: RevisionTree, chosen: TreeNode, rejected: TreeNode, distances: TreeDistances, relation: str
+) -> PreferencePair:
+    """Two nodes of a tree as a pair, certain or not."""
     question = tree.question
-    return Pair(
-        prompt=tree.prompt,
+    return PreferencePair(
+        prompt=task_prompt(tree.prompt),
         chosen=chosen.generated_sql,
         rejected=rejected.generated_sql,
         question_id=question.question_id,
         db_id=question.db_id,
         chosen_node=chosen.node_id,
         rejected_node=rejected.node_id,
-        chosen_dist=distances[chosen.node_id],
-        rejected_dist=distances[rejected.node_id],
+        chosen_dist=distances.revisions[chosen.node_id],
+        rejected_dist=distances.revisions[rejected.node_id],
         relation=relation,
         tree_id=f"{question.db_id}/{question.question_id}",
         rejected_outcome=rejected.outcome,
@@ -207,45 +179,47 @@ def extract_pairs(tree: RevisionTree, settings: PairSettings) -> Extraction:
     fragile = frozenset() if settings.keep_fragile else fragile_nodes(tree)
     certain = certain_pairs(tree, settings.strategy, settings.match, fragile)
     agreeing = _agreeing(certain, tree)
-    first: dict[tuple[str, str], Pair] = {}
+    first: dict[tuple[str, str], PreferencePair] = {}
     for pair in agreeing:
-        first.setdefault(pair.keys, pair)
-    kept = within_caps(list(first.values()), _nodes_by_query(tree), settings.max_pairs, settings.max_per_relation)
-    dropped = Counter(
-        {
-            "fragile": _certain_by_coincidence(certain, tree, settings) if fragile else 0,
-            "disagreeing": len(certain) - len(agreeing),
-            "repeated": len(agreeing) - len(first),
-            "over the cap": len(first) - len(kept),
-        }
-    )
-    return Extraction(kept, dropped)
+        first.setdefault(canonical_queries(pair), pair)
+    repeats = Counter(canonical_sql(node.generated_sql) for node in tree.nodes.values())
+    kept = within_caps(list(first.values()), repeats, settings.max_pairs, settings.max_per_relation)
+    dropped = {
+        "fragile": _certain_by_coincidence(certain, tree, settings) if fragile else 0,
+        "disagreeing": len(certain) - len(agreeing),
+        "repeated": len(agreeing) - len(first),
+        "over the cap": len(first) - len(kept),
+    }
+    return Extraction(kept, Counter(dropped))
 
 
-def _certain_by_coincidence(certain: Sequence[Pair], tree: RevisionTree, settings: PairSettings) -> int:
+def canonical_queries(pair: PreferencePair) -> tuple[str, str]:
+    """Canonical form of the chosen and of the rejected query."""
+    return canonical_sql(pair.chosen), canonical_sql(pair.rejected)
+
+
+def _certain_by_coincidence(certain: Sequence[PreferencePair], tree: RevisionTree, settings: PairSettings) -> int:
     """How many pairs there would be besides the `certain` ones if fragile nodes were trusted."""
     known = {pair.nodes for pair in certain}
     return sum(pair.nodes not in known for pair in certain_pairs(tree, settings.strategy, settings.match))
 
 
-def _agreeing(pairs: Sequence[Pair], tree: RevisionTree) -> list[Pair]:
-    """The pairs about which the tree is of one mind.
+def _agreeing(pairs: Sequence[PreferencePair], tree: RevisionTree) -> list[PreferencePair]:
+    """The pairs about which the tree does not contradict itself.
 
-    Not so when the same query (in canonical form) stands in the tree as correct and as wrong, or when the tree prefers
+    It does when the same query (in canonical form) is in the tree as correct and as wrong, or when the tree prefers
     each of two queries to the other.
     """
     verdicts: dict[str, set[bool]] = {}
     for node in tree.nodes.values():
         verdicts.setdefault(canonical_sql(node.generated_sql), set()).add(node.is_correct)
-    both_ways = {pair.keys for pair in pairs} & {pair.keys[::-1] for pair in pairs}
-    return [
-        pair for pair in pairs if pair.keys not in both_ways and all(len(verdicts[query]) == 1 for query in pair.keys)
-    ]
+    preferred = set(map(canonical_queries, pairs))
 
+    def agrees(pair: PreferencePair) -> bool:
+        chosen, rejected = canonical_queries(pair)
+        return (rejected, chosen) not in preferred and len(verdicts[chosen]) == len(verdicts[rejected]) == 1
 
-def _nodes_by_query(tree: RevisionTree) -> Counter[str]:
-    """How many nodes have each query (in canonical form)."""
-    return Counter(canonical_sql(node.generated_sql) for node in tree.nodes.values())
+    return list(filter(agrees, pairs))
 
 
 def hardness(outcome: str, similarity: float, repeats: int) -> float:
@@ -257,30 +231,43 @@ def hardness(outcome: str, similarity: float, repeats: int) -> float:
     return {"ok": 2, "empty": 1}.get(outcome, 0) + (similarity + 1 - 1 / repeats) / 2
 
 
-def within_caps(pairs: list[Pair], repeats: Counter[str], max_pairs: int, max_per_relation: int) -> list[Pair]:
+def within_caps(
+    pairs: list[PreferencePair], repeats: Counter[str], max_pairs: int, max_per_relation: int
+) -> list[PreferencePair]:
     """At most `max_pairs`, and `max_per_relation` of each relation (0 = no bound), in the order given.
 
     Taken in rounds, the hardest first: a rejected query comes again only when every other one has had its turn.
+    `repeats` counts the nodes with each query (in canonical form).
     """
-    from rapidfuzz.fuzz import ratio
-
-    def key(pair: Pair) -> float:
-        chosen, rejected = pair.keys
-        return -hardness(pair.rejected_outcome, ratio(chosen, rejected) / 100, repeats[rejected])
-
-    turns: Counter[str] = Counter()
-    ranked = []
-    for pair in sorted(pairs, key=key):
-        ranked.append((turns[pair.keys[1]], pair))
-        turns[pair.keys[1]] += 1
     kept: set[tuple[str, str]] = set()
     of_relation: Counter[str] = Counter()
-    for _, pair in sorted(ranked, key=lambda item: item[0]):
+    for pair in _in_rounds(_hardest_first(pairs, repeats)):
         full = 0 < max_pairs <= len(kept) or 0 < max_per_relation <= of_relation[pair.relation]
         if not full:
             kept.add(pair.nodes)
             of_relation[pair.relation] += 1
     return [pair for pair in pairs if pair.nodes in kept]
+
+
+def _hardest_first(pairs: Sequence[PreferencePair], repeats: Counter[str]) -> list[PreferencePair]:
+    from rapidfuzz.fuzz import ratio
+
+    def key(pair: PreferencePair) -> float:
+        chosen, rejected = canonical_queries(pair)
+        return -hardness(pair.rejected_outcome, ratio(chosen, rejected) / 100, repeats[rejected])
+
+    return sorted(pairs, key=key)
+
+
+def _in_rounds(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+    """The first pair of each rejected query, then the second of each, and so on."""
+    turns: Counter[str] = Counter()
+    numbered = []
+    for pair in pairs:
+        rejected = canonical_sql(pair.rejected)
+        numbered.append((turns[rejected], pair))
+        turns[rejected] += 1
+    return [pair for _, pair in sorted(numbered, key=lambda item: item[0])]
 
 
 # --- flags ----------------------------------------------------------------------------------------------------------
@@ -295,13 +282,9 @@ def add_pair_flags(parser: argparse.ArgumentParser) -> None:
     add("--max_per_relation", type=int, default=8, help="and of each relation at most (0 = no bound)")
 
 
-def check_pair_flags(args: argparse.Namespace) -> None:
-    """Raise InputError for a flag of `add_pair_flags` that is out of its range."""
+def pair_settings(args: argparse.Namespace, strategy: str = PairSettings.strategy) -> PairSettings:
+    """The settings that the flags of `add_pair_flags` name. Raises InputError for one that is out of its range."""
     for name in ("max_pairs", "max_per_relation"):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
-
-
-def pair_settings(args: argparse.Namespace, strategy: str) -> PairSettings:
-    """The settings that the flags of `add_pair_flags` name."""
     return PairSettings(strategy, args.match, args.keep_fragile, args.max_pairs, args.max_per_relation)

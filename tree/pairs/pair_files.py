@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO
 
-from common.files import JsonList, replacing
-from common.manifest import PairManifest, code_version, file_fingerprint
+from common.files import InputError, JsonList, read_json, replacing, write_json
+from common.manifest import code_version, file_fingerprint
 from tree.pairs.extraction import REASONS, PairSettings, extract_pairs
 from tree.pairs.shard import Shard
 from tree.tree_node import RevisionTree
@@ -15,6 +15,44 @@ from tree.tree_node import RevisionTree
 
 def pair_file(output_dir: str, strategy: str, shard_id: int) -> Path:
     return Path(output_dir) / f"final_data_{strategy}_shard_{shard_id}.json"
+
+
+@dataclass(frozen=True)
+class PairManifest:
+    """What a pair file of a shard is; its JSON stands beside the pair file.
+
+    `run` is what all shards of the run share, with the settings of the extraction; `sha256` is the pair file's
+    fingerprint; `trees`, `pairs` and `dropped` (by reason) are counts.
+    """
+
+    strategy: str
+    shard_id: int
+    run: dict
+    sha256: str
+    trees: int
+    pairs: int
+    dropped: dict
+    grown_with: dict
+    extracted_with: dict
+
+    def write(self, pair_file: Path) -> None:
+        write_json(pair_manifest_path(pair_file), vars(self))
+
+
+def pair_manifest_path(pair_file: Path) -> Path:
+    """final_data_emerge_shard_0.json -> manifest_emerge_shard_0.json, a name that no pattern for pair files matches."""
+    return pair_file.with_name(f"manifest_{pair_file.name.removeprefix('final_data_')}")
+
+
+def read_pair_manifest(pair_file: Path, fix: str) -> PairManifest:
+    """The manifest beside a pair file. Raises InputError when there is none, or it is something else."""
+    path = pair_manifest_path(pair_file)
+    if not path.exists():
+        raise InputError(f"{pair_file}: {path.name} is not beside it, so its run is unknown; {fix}")
+    content = read_json(path, dict)
+    if wrong := [field.name for field in fields(PairManifest) if not isinstance(content.get(field.name), field.type)]:
+        raise InputError(f"{path}: not the manifest of a pair file ('{wrong[0]}' is missing or wrong); {fix}")
+    return PairManifest(**{field.name: content[field.name] for field in fields(PairManifest)})
 
 
 class PairWriter:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from common.files import read_json
-from common.manifest import MERGED_MANIFEST, file_fingerprint, pair_manifest_path
+from common.manifest import MERGED_MANIFEST, file_fingerprint
+from tree.pairs.pair_files import pair_manifest_path
 from tree.schema.write import FORMATS
 
 OF_A_RUN = ("all_trees.json", "candidates.json")  # files that stand beside the manifest of the run that made them

@@ -10,7 +10,7 @@ from typing import TypeVar
 from common.files import InputError, read_json
 from common.model_folder import check_model_folder
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Sampling
-from tree.pairs.extraction import PairSettings, add_pair_flags, check_pair_flags, pair_settings
+from tree.pairs.extraction import PairSettings, add_pair_flags, pair_settings
 from tree.prompts import REVISIONS
 from tree.run.prompt_settings import PromptSettings
 from tree.schema.write import FORMATS
@@ -148,7 +148,7 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("top_p", "gpu_memory"):
         if not 0 < getattr(args, name) <= 1:
             raise InputError(f"--{name} {getattr(args, name)}: must be above 0 and at most 1")
-    check_pair_flags(args)
+    pair_settings(args)
     sql_settings(args)
     if not 0 <= args.shard_id < args.num_shards:
         raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
@@ -178,7 +178,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         "context_limit": context,
         "prompts": _part(PromptSettings, flags),
         "tree": _part(TreeSettings, flags),
-        "pairs": pair_settings(args, PairSettings.strategy),
+        "pairs": pair_settings(args),
         "sampling": _part(Sampling, flags),
         "engine": _part(EngineSettings, flags),
         "sql": sql_settings(args, max(1, min(MOST_SQL_WORKERS, (os.cpu_count() or 2) // 2))),

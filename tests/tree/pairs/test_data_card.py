@@ -2,33 +2,36 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from statistics import mean, median
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tree.pairs.data_card import Side, data_card
+from common.preference import PreferencePair, task_prompt
+from tree.pairs.data_card import SplitCounts, data_card
 from tree.pairs.extraction import REASONS
 
-ROWS = st.fixed_dictionaries(
-    {
-        "prompt": st.integers(0, 30_000).map(lambda length: [{"role": "user", "content": "x" * length}]),
-        "question_id": st.integers(0, 5),
-        "db_id": st.sampled_from(["shop", "store", "odd|name"]),
-        "chosen_dist": st.integers(0, 1),
-        "rejected_dist": st.none() | st.integers(2, 12),
-        "relation": st.sampled_from(["parent", "child", "sibling"]),
-        "rejected_outcome": st.sampled_from(["ok", "empty", "error", "timeout", ""]),
-        "difficulty": st.sampled_from(["", "simple", "moderate", "challenging"]),
-    }
+PAIRS = st.builds(
+    PreferencePair,
+    prompt=st.integers(0, 30_000).map(lambda length: task_prompt("x" * length)),
+    chosen=st.just("SELECT 1"),
+    rejected=st.just("SELECT 2"),
+    question_id=st.integers(0, 5),
+    db_id=st.sampled_from(["shop", "store", "odd|name"]),
+    chosen_dist=st.integers(0, 1),
+    rejected_dist=st.none() | st.integers(2, 12),
+    relation=st.sampled_from(["parent", "child", "sibling"]),
+    rejected_outcome=st.sampled_from(["ok", "empty", "error", "timeout", ""]),
+    difficulty=st.sampled_from(["", "simple", "moderate", "challenging"]),
 )
 
 
-def side_of(rows: list[dict]) -> Side:
-    side = Side()
-    for row in rows:
-        side.add(row)
-    return side
+def counts_of(pairs: list[PreferencePair]) -> SplitCounts:
+    counts = SplitCounts()
+    for pair in pairs:
+        counts.add(pair)
+    return counts
 
 
 def tables(card: str) -> dict[str, dict[str, list[str]]]:
@@ -41,40 +44,37 @@ def tables(card: str) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-@given(st.lists(ROWS, min_size=1, max_size=30), st.lists(ROWS, min_size=1, max_size=30))
+@given(st.lists(PAIRS, min_size=1, max_size=30), st.lists(PAIRS, min_size=1, max_size=30))
 def test_every_table_agrees_with_the_pairs(train, test):
     dropped = dict(zip(REASONS, (3, 0, 12, 5), strict=True))
-    found = tables(data_card({"train": side_of(train), "test": side_of(test)}, dropped))
+    found = tables(data_card({"train": counts_of(train), "test": counts_of(test)}, dropped))
     totals, *groups, left_out = found.values()
     assert len(groups) == 6
     for group in groups:
         for place, side in enumerate((train, test)):
             assert sum(int(cells[place]) for cells in group.values()) == len(side)
     for place, side in enumerate((train, test)):
-        per_question = Counter(row["question_id"] for row in side).values()
+        per_question = Counter(pair.question_id for pair in side).values()
         assert [cells[place] for cells in totals.values()] == [
             str(len(side)),
             str(len(per_question)),
-            str(len({row["db_id"] for row in side})),
+            str(len({pair.db_id for pair in side})),
             f"{mean(per_question):.1f}",
             f"{median(per_question):g}",
             str(max(per_question)),
         ]
-        for db_id, count in Counter(row["db_id"] for row in side).items():
+        for db_id, count in Counter(pair.db_id for pair in side).items():
             assert found["Database"][db_id][place] == str(count)
         for name, cells in found["Length of the prompt (characters)"].items():
             low, high = map(int, name.split(" to "))
-            assert int(cells[place]) == sum(low <= len(row["prompt"][0]["content"]) <= high for row in side)
+            assert int(cells[place]) == sum(low <= len(pair.prompt[0].content) <= high for pair in side)
     assert list(left_out.values()) == [["3"], ["0"], ["12"], ["5"]]
 
 
 def test_the_card_is_for_people():
-    row = {
-        "prompt": [{"role": "user", "content": "x" * 4210}],
-        **{"question_id": 1, "db_id": "shop", "chosen_dist": 0, "relation": "parent", "difficulty": ""},
-    }
-    train = [row | {"rejected_dist": distance, "rejected_outcome": "ok"} for distance in (None, 10, 2)]
-    card = data_card({"train": side_of(train), "test": side_of(train[:1])}, {"fragile": 4})
+    pair = PreferencePair(task_prompt("x" * 4210), "SELECT 1", "SELECT 2", 1, "shop", chosen_dist=0, relation="parent")
+    train = [replace(pair, rejected_dist=distance, rejected_outcome="ok") for distance in (None, 10, 2)]
+    card = data_card({"train": counts_of(train), "test": counts_of(train[:1])}, {"fragile": 4})
     assert card.startswith("# Preference pairs\n\n|  | train | test |\n| :--- | ---: | ---: |\n| pairs | 3 | 1 |\n")
     found = tables(card)
     gaps = found["Distance of the rejected query minus that of the chosen one (revisions)"]
@@ -86,15 +86,11 @@ def test_the_card_is_for_people():
 
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=30))
 def test_a_histogram_has_about_ten_steps_of_a_round_width(lengths):
-    rows = [
-        {
-            "prompt": [{"content": "x" * length}],
-            **{"question_id": 1, "db_id": "shop", "chosen_dist": 0, "rejected_dist": 1, "relation": "child"},
-            **{"rejected_outcome": "ok", "difficulty": ""},
-        }
+    pairs = [
+        PreferencePair(task_prompt("x" * length), "SELECT 1", "SELECT 2", 1, chosen_dist=0, rejected_dist=1)
         for length in lengths
     ]
-    card = data_card({"train": side_of(rows)}, {})
+    card = data_card({"train": counts_of(pairs)}, {})
     steps = tables(card)["Length of the prompt (characters)"]
     assert len(steps) <= 11
     widths = {int(name.split(" to ")[1]) - int(name.split(" to ")[0]) + 1 for name in steps}

@@ -8,22 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.manifest import pair_manifest_path
-from tests.builders import QUESTION, trees
-from tests.conftest import assert_one_line_error, run_script
+from common.files import write_json
+from common.preference import OWN_COLUMNS, PreferencePair, iterate_pairs
+from tests.builders import QUESTION, trees, trees_in_doubt
+from tests.conftest import assert_one_line_error, run_main
 from tree.pairs.extraction import (
     REASONS,
     RELATIONS,
-    Pair,
     PairSettings,
+    canonical_queries,
     certain_pairs,
     extract_pairs,
     fragile_nodes,
     hardness,
     within_caps,
 )
+from tree.pairs.pair_files import pair_manifest_path
 from tree.sql.canonical import canonical_sql
-from tree.tree_node import INITIAL, RevisionTree, explored_levels, revision_distances, tree_to_json
+from tree.tree_node import INITIAL, RevisionTree, tree_to_json
 
 EVERY = PairSettings(match="ex", keep_fragile=True, max_pairs=0, max_per_relation=0)
 SETTINGS = st.builds(
@@ -36,55 +38,32 @@ SETTINGS = st.builds(
 )
 
 
-def pairs_of(tree: RevisionTree, **settings) -> list[Pair]:
+def pairs_of(tree: RevisionTree, **settings) -> list[PreferencePair]:
     return extract_pairs(tree, PairSettings(**settings)).pairs
 
 
-@st.composite
-def doubtful_trees(draw) -> RevisionTree:
-    """Trees with any outcomes, some of whose correct nodes are fragile; few queries that repeat, or all different."""
-    tree, different = draw(trees()), draw(st.booleans())
-    for number, node in enumerate(tree.nodes.values()):
-        if node.generated_sql:
-            node.outcome = draw(st.sampled_from(["ok", "empty", "error"]))
-            node.generated_sql += f" WHERE {number}" if different else ""
-        if node.is_correct and draw(st.booleans()):
-            node.flags = ["constant", "fragile"]
-    return tree
-
-
-@given(doubtful_trees(), SETTINGS)
-def test_every_pair_is_certain(tree, settings):
-    doubted = set() if settings.keep_fragile else fragile_nodes(tree)
-    believed = {
-        name: replace(node, is_correct=node.is_correct and name not in doubted) for name, node in tree.nodes.items()
-    }
-    distances, explored = revision_distances(believed), explored_levels(believed)
-    pairs, match = extract_pairs(tree, settings).pairs, settings.match
-    for pair in pairs:
-        assert not doubted & {pair.chosen_node, pair.rejected_node}
-        chosen, rejected = tree.nodes[pair.chosen_node], tree.nodes[pair.rejected_node]
-        assert (pair.chosen_dist, pair.rejected_dist) == (distances[pair.chosen_node], distances[pair.rejected_node])
-        assert pair.chosen_dist is not None
-        assert pair.rejected_dist is None or pair.chosen_dist < pair.rejected_dist
-        assert pair.rejected_dist is not None or pair.chosen_dist <= explored[pair.rejected_node]
-        assert match == "ex" or pair.chosen_dist > 0 or chosen.strict_match
-        assert canonical_sql(pair.chosen) != canonical_sql(pair.rejected)
-        assert pair.chosen and pair.rejected and pair.relation in RELATIONS
-        assert pair.rejected_outcome == rejected.outcome
-    keys = [(canonical_sql(pair.chosen), canonical_sql(pair.rejected)) for pair in pairs]
+@given(trees_in_doubt(), SETTINGS)
+def test_every_pair_is_certain_and_each_two_queries_come_once(tree, settings):
+    distrusted = frozenset() if settings.keep_fragile else fragile_nodes(tree)
+    certain = certain_pairs(tree, settings.strategy, settings.match, distrusted)
+    pairs = extract_pairs(tree, settings).pairs
+    assert all(pair in certain and pair.relation in RELATIONS for pair in pairs)
+    assert not distrusted.intersection(node for pair in pairs for node in pair.nodes)
+    assert all(pair.rejected_dist is None or pair.chosen_dist < pair.rejected_dist for pair in pairs)
+    keys = list(map(canonical_queries, pairs))
+    assert all(chosen and rejected and chosen != rejected for chosen, rejected in keys)
     assert len(keys) == len(set(keys))
 
 
-@given(doubtful_trees(), SETTINGS)
+@given(trees_in_doubt(), SETTINGS)
 def test_caps_hold_and_everything_is_counted(tree, settings):
     extraction = extract_pairs(tree, settings)
     pairs, dropped = extraction.pairs, extraction.dropped
     relations = Counter(pair.relation for pair in pairs)
     assert not settings.max_pairs or len(pairs) <= settings.max_pairs
     assert not settings.max_per_relation or max(relations.values(), default=0) <= settings.max_per_relation
-    doubted = frozenset() if settings.keep_fragile else fragile_nodes(tree)
-    certain = certain_pairs(tree, settings.strategy, settings.match, doubted)
+    distrusted = frozenset() if settings.keep_fragile else fragile_nodes(tree)
+    certain = certain_pairs(tree, settings.strategy, settings.match, distrusted)
     assert set(dropped) == set(REASONS)
     assert len(pairs) + dropped.total() - dropped["fragile"] == len(certain)
     assert settings.keep_fragile is False or dropped["fragile"] == 0
@@ -95,18 +74,18 @@ def test_caps_hold_and_everything_is_counted(tree, settings):
         assert len(pairs) == min(settings.max_pairs, len(unbounded.pairs))
 
 
-@given(doubtful_trees(), SETTINGS)
+@given(trees_in_doubt(), SETTINGS)
 def test_queries_on_which_the_tree_disagrees_make_no_pair(tree, settings):
     verdicts = {}
     for node in tree.nodes.values():
         verdicts.setdefault(canonical_sql(node.generated_sql), set()).add(node.is_correct)
     pairs = extract_pairs(tree, replace(settings, max_pairs=0, max_per_relation=0)).pairs
-    keys = {pair.keys for pair in pairs}
+    keys = set(map(canonical_queries, pairs))
     assert all(len(verdicts[query]) == 1 for pair in keys for query in pair)
     assert not keys & {pair[::-1] for pair in keys}
 
 
-@given(doubtful_trees(), SETTINGS, st.randoms())
+@given(trees_in_doubt(), SETTINGS, st.randoms())
 def test_the_order_of_the_nodes_changes_nothing(tree, settings, random):
     before = extract_pairs(tree, settings)
     items = list(tree.nodes.items())
@@ -179,6 +158,46 @@ def tree_of(*nodes: tuple[str, str, bool]) -> RevisionTree:
 def test_pairs_of_small_trees(nodes, expected):
     pairs = pairs_of(tree_of(*nodes))
     assert sorted((pair.chosen, pair.rejected, pair.relation) for pair in pairs) == expected
+
+
+DEFAULTS_TREE = [
+    # parent, SQL, outcome, verdict, flags
+    (INITIAL, "SELECT name FROM product", "ok", "wrong", []),  # revised to a correct query
+    (INITIAL, "SELECT id FROM product", "ok", "wrong", []),  # revised in vain
+    (INITIAL, "SELECT nme FROM product", "error", "wrong", []),  # never revised
+    (INITIAL, "", "no_sql", "wrong", []),
+    (INITIAL, "SELECT 1 FROM product", "ok", "strict", ["fragile"]),
+    ("node_1_0", "SELECT COUNT(*) FROM product", "ok", "strict", []),
+    ("node_1_0", "SELECT COUNT(1) FROM product", "ok", "ex", []),  # as BIRD judges, but not strictly
+    ("node_1_0", "select count(*) from product", "ok", "strict", []),  # the same query again
+    ("node_1_1", "SELECT MAX(id) FROM product", "empty", "wrong", []),
+]
+
+
+def tree_of_every_kind_of_node() -> RevisionTree:
+    tree = RevisionTree(QUESTION, "the task")
+    for parent, sql, outcome, verdict, flags in DEFAULTS_TREE:
+        verdicts = {"is_correct": verdict != "wrong", "strict_match": verdict == "strict"}
+        tree.add(parent, generated_sql=sql, execution_feedback="", outcome=outcome, flags=flags, **verdicts)
+    tree.nodes["node_2_2"].duplicate_of = "node_2_0"
+    tree.nodes["node_1_0"].input_seq = tree.nodes["node_1_1"].input_seq = "revise"
+    return tree
+
+
+def test_what_pairs_the_default_settings_give():
+    extraction = extract_pairs(tree_of_every_kind_of_node(), PairSettings())
+    assert [(*pair.nodes, pair.relation, pair.chosen_dist, pair.rejected_dist) for pair in extraction.pairs] == [
+        ("node_2_0", "node_1_0", "parent", 0, 1),
+        ("node_1_0", "node_1_1", "sibling", 1, None),
+    ]
+    assert extraction.dropped == {"fragile": 3, "disagreeing": 0, "repeated": 1, "over the cap": 0}
+    baseline = extract_pairs(tree_of_every_kind_of_node(), PairSettings("baseline"))
+    assert [(*pair.nodes, pair.chosen_dist, pair.rejected_dist) for pair in baseline.pairs] == [
+        ("node_2_0", "node_1_0", 0, 1),
+        ("node_2_0", "node_1_1", 0, None),
+        ("node_2_0", "node_1_2", 0, None),
+    ]
+    assert baseline.dropped == {"fragile": 0, "disagreeing": 0, "repeated": 3, "over the cap": 0}
 
 
 def test_distances_of_wrong_queries_are_luck_when_revisions_are_not_shown_them():
@@ -300,9 +319,11 @@ def test_a_query_that_the_model_repeats_is_harder():
     assert kept.rejected == "SELECT 3"
 
 
-def test_the_row_is_a_conversational_preference():
+def test_the_row_is_a_conversational_preference(tmp_path):
     (pair,) = pairs_of(tree_of((INITIAL, "SELECT 1", True), (INITIAL, "SELECT 2", False)))
     row = pair.to_json()
+    write_json(tmp_path / "pairs.json", [row])
+    assert list(iterate_pairs(tmp_path / "pairs.json", OWN_COLUMNS)) == [pair]
     assert list(row)[-2:] == ["rejected_outcome", "difficulty"]
     assert row == {
         "prompt": [{"role": "user", "content": "the task"}],
@@ -348,7 +369,7 @@ def grown(tmp_path):
 
 
 def extract(folder, *flags):
-    return run_script("-m", "tree.dpo_extractor", "--tree_file", folder / "all_trees.json", *flags, cwd=folder)
+    return run_main("tree.dpo_extractor", "--tree_file", folder / "all_trees.json", *flags, cwd=folder)
 
 
 def read(path):

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import write_json_list
-from common.manifest import PairManifest, file_fingerprint, pair_manifest_path, read_pair_manifest
+from common.manifest import file_fingerprint
 from tests.conftest import ROOT, assert_one_line_error, run_script
 from tree.merge_shards import choose_test_databases
+from tree.pairs.pair_files import PairManifest, pair_manifest_path, read_pair_manifest
 from tree.pairs.shard import PER_SHARD, shard_of
 from tree.run.settings import parse_arguments
 
@@ -108,9 +109,9 @@ def test_wrong_arguments(shards, flags, words):
     ("content", "words"),
     [
         ("[{]", "broken JSON at line 1"),
-        ('{"a": 1}', "row 0 has no 'prompt'"),
-        ('[{"prompt": "text"}]', "'prompt' is str"),
-        ('[{"prompt": []}]', "no 'chosen'"),
+        ('{"a": 1}', "row 0 has no 'chosen'"),
+        ('[{"prompt": 3, "chosen": "SELECT 1", "rejected": "SELECT 2"}]', "'prompt' is int"),
+        ('[{"prompt": "text", "chosen": "SELECT 1", "rejected": "SELECT 2"}]', "no 'question_id'"),
     ],
 )
 def test_a_broken_shard_is_named(shards, content, words):
@@ -145,20 +146,20 @@ def test_shards_of_different_runs(shards, rows, setting):
     put(shards, 1, rows[6:], run=RUN | setting)
     ((name, value),) = setting.items()
     named = ("final_data_emerge_shard_0.json", "final_data_emerge_shard_1.json", "extract all pairs again")
-    refused(shards, *named, f"{name} is {RUN[name]!r} and {value!r}")
+    refused(shards, *named, f"({name}: {RUN[name]} -> {value})")
 
 
 def test_shards_on_different_databases(shards, rows):
     for number, databases in enumerate(({"shop": "a1", "store": "b1"}, {"shop": "a1", "store": "b2"}, {})):
         put(shards, number, rows[3 * number : 3 * number + 3], run=RUN | {"databases": databases})
-    refused(shards, "shard_0.json", "shard_1.json are of different runs: database store is 'b1' and 'b2'")
+    refused(shards, "shard_0.json", "shard_1.json are of different runs (database store: b1 -> b2)")
     put(shards, 1, rows[3:6], run=RUN | {"databases": {"shop": "a1"}})
-    refused(shards, "database store is 'b1' and 'not recorded'")
+    refused(shards, "database store: b1 -> not recorded")
 
 
 def test_a_setting_that_one_of_the_runs_did_not_have(shards, rows):
     put(shards, 1, rows[6:], run=RUN | {"schema_format": "ddl"})
-    refused(shards, "schema_format is 'not recorded' and 'ddl'")
+    refused(shards, "schema_format: not recorded -> ddl")
 
 
 def test_missing_shards_are_named(shards):
@@ -210,7 +211,8 @@ def test_the_same_prompt_on_both_sides(shards, rows):
     twin = rows[-1] | {"prompt": rows[0]["prompt"]}
     put(shards, 1, [*rows[6:-1], twin])
     refused(shards, "questions 0 (shop) and 5 (store) have the same prompt", "more databases")
-    put(shards, 2, [row | {"db_id": "bank", "question_id": 9, "prompt": [{"content": "other"}]} for row in rows[:1]])
+    other = {"db_id": "bank", "question_id": 9, "prompt": [{"role": "user", "content": "other"}]}
+    put(shards, 2, [row | other for row in rows[:1]])
     refused(shards, "keep their databases on one side: --test_dbs shop,store", flags=("--test_dbs", "store"))
     assert merge(shards, "--test_dbs", "shop,store").returncode == 0
     assert merge(shards, "--test_dbs", "bank").returncode == 0
@@ -221,7 +223,7 @@ def test_other_code_is_a_warning(shards, rows):
     run = merge(shards)
     assert run.returncode == 0, run.stderr
     (warning,) = [line for line in run.stdout.splitlines() if line.startswith("warning")]
-    assert "grown with git_revision a1" in warning and "shard_1.json with b2" in warning
+    assert "shard_1.json were grown with different code (git_revision: a1 -> b2)" in warning
 
 
 def test_both_sides_are_replaced_or_none(shards):

@@ -1,0 +1,163 @@
+"""Preference pairs: one class, its row in a file, and the reader of such files.
+
+The files are JSON lists (or JSON Lines) as `datasets` and TRL's RewardTrainer and DPOTrainer load them: this project's
+own (see docs/formats.md) and those of other origin. Not here: which pairs a tree gives (`tree.pairs.extraction`).
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
+from hashlib import sha256
+from typing import NamedTuple
+
+from common.files import InputError
+from common.rows import iterate_rows
+
+MERGE_FIRST = "make it with `python -m tree.merge_shards` (step 4.2)"
+MESSAGES = 'text, or a list of {"role": …, "content": …} with contents that are not empty'
+QUERIES = {"prompt": (list | str, None), "chosen": list | str, "rejected": list | str}
+# what this project's own files have beside prompt and queries
+OWN_COLUMNS = {
+    **{"question_id": int, "db_id": str, "chosen_node": str, "rejected_node": str},
+    **{"chosen_dist": int, "rejected_dist": int | None, "relation": str, "tree_id": str},
+    **{"rejected_outcome": str, "difficulty": str},
+}
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+Prompt = tuple[Turn, ...]  # what stands before an answer; it can be a key
+
+
+def task_prompt(task: str) -> Prompt:
+    """The prompt of one user message."""
+    return (Turn("user", task),)
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """16 hex digits of the SHA-256 of a conversation."""
+    text = "\0".join(part for turn in prompt for part in turn)
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """One preference: after `prompt`, the query `chosen` is better than `rejected`.
+
+    Distances are revision distances (None: no correct query was reached); `relation` is what the rejected node of the
+    tree is to the chosen one. A file of another origin may say no more than prompt and queries: then `question_id` and
+    the distances are None, the texts "".
+    """
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    question_id: int | None = None
+    db_id: str = ""
+    chosen_node: str = ""
+    rejected_node: str = ""
+    chosen_dist: int | None = None
+    rejected_dist: int | None = None
+    relation: str = ""
+    tree_id: str = ""
+    rejected_outcome: str = ""
+    difficulty: str = ""
+
+    @property
+    def question(self) -> int | Prompt:
+        """What tells its question from others: the id, without one the prompt."""
+        return self.prompt if self.question_id is None else self.question_id
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        return self.chosen_node, self.rejected_node
+
+    @property
+    def margin(self) -> float:
+        """How much better chosen is by revision distance, from 0 to 1: a query at distance d is worth 1 / (1 + d).
+
+        A query from which no correct one was reached is worth 0.
+        """
+        return _worth(self.chosen_dist) - _worth(self.rejected_dist)
+
+    def to_json(self) -> dict:
+        """The row of a pair file."""
+        return {
+            "prompt": [turn._asdict() for turn in self.prompt],
+            "chosen": [{"role": "assistant", "content": self.chosen}],
+            "rejected": [{"role": "assistant", "content": self.rejected}],
+            **{name: getattr(self, name) for name in OWN_COLUMNS},
+        }
+
+
+def _worth(distance: int | None) -> float:
+    return 0.0 if distance is None else 1 / (1 + distance)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def iterate_pairs(
+    path: str | os.PathLike, required: Collection[str] = (), fix: str = MERGE_FIRST
+) -> Iterator[PreferencePair]:
+    """The pairs of a file, one at a time; an empty list gives none.
+
+    A row has `chosen` and `rejected`, with or without `prompt`: lists of messages, or texts (`prompt` is then the
+    user's turn, the others the assistant's). Without `prompt` they hold the whole conversation. Everything but the last
+    message must be the same on both sides. What else is missing or null is as if the file did not say; `required` names
+    those of OWN_COLUMNS that each row must have. Other columns are left out.
+    Raises InputError naming the file and the first row that does not fit.
+    """
+    defaults = {field.name: field.default for field in fields(PreferencePair)}
+    own = {name: kind if name in required else (kind, defaults[name]) for name, kind in OWN_COLUMNS.items()}
+    for number, row in enumerate(iterate_rows(path, QUERIES | own, fix)):
+        yield _pair(row, f"{path}: row {number}")
+
+
+def read_pairs(path: str | os.PathLike, required: Collection[str] = ()) -> list[PreferencePair]:
+    """All pairs of a file, of which there must be one. Raises InputError as `iterate_pairs` does."""
+    pairs = list(iterate_pairs(path, required))
+    if not pairs:
+        raise InputError(f"{path}: an empty list; {MERGE_FIRST}")
+    return pairs
+
+
+def _pair(row: dict, where: str) -> PreferencePair:
+    prompt = () if row["prompt"] is None else _turns(row["prompt"], "user", f"{where}: prompt")
+    chosen, rejected = (_conversation(prompt, row[side], f"{where}: {side}") for side in ("chosen", "rejected"))
+    if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
+        raise InputError(
+            f"{where}: chosen and rejected must be one conversation but for the last message (or have a prompt)"
+        )
+    for name in ("chosen_dist", "rejected_dist"):
+        if row[name] is not None and row[name] < 0:
+            raise InputError(f"{where}: '{name}' is {row[name]}, expected 0 or more revisions (null = never)")
+    own = {name: row[name] for name in OWN_COLUMNS}
+    return PreferencePair(chosen[:-1], chosen[-1].content, rejected[-1].content, **own)
+
+
+def _conversation(prompt: Prompt, side: list | str, where: str) -> Prompt:
+    """The whole conversation of one side, whether it repeats the prompt or not."""
+    turns = _turns(side, "assistant", where)
+    if turns[-1].role != "assistant":
+        raise InputError(f"{where}: the last message must be the assistant's")
+    return turns if prompt and turns[: len(prompt)] == prompt else prompt + turns
+
+
+def _turns(messages: list | str, role: str, where: str) -> Prompt:
+    """Messages as turns; a text is one turn of the given role."""
+    if isinstance(messages, str):
+        messages = [{"role": role, "content": messages}]
+    if not messages or not all(isinstance(turn, dict) and _is_turn(turn) for turn in messages):
+        raise InputError(f"{where} must be {MESSAGES}")
+    return tuple(Turn(turn["role"], turn["content"]) for turn in messages)
+
+
+def _is_turn(message: dict) -> bool:
+    content = message.get("content")
+    return isinstance(message.get("role"), str) and isinstance(content, str) and bool(content.strip())
