@@ -26,9 +26,8 @@ from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
 from common.preference import PreferencePair, Prompt, read_pairs
 from eval.adapter_prompts import UNTRAINED, pools_by_adapter, prompt_settings_of, warn_of_other_prompts
-from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, choice
+from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, choice, choice_report
 from eval.candidates import CandidatePool, PoolResults, as_candidates, execute, read_pools, warn_of_redraws
-from eval.choice_report import choice_report
 from eval.evaluation_report import draw, markdown_page, terminal_lines
 from eval.execution_accuracy import SEPARATOR
 from eval.pair_report import Rewards, pair_report

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from bench.random_model import write_random_model
 from common.files import InputError, run_script, write_json
 
 
@@ -53,6 +52,53 @@ TINY = {
 }
 SIZES = {"1.5b": Size(QWEN_1_5B, prompt_tokens=2000, questions=16), "tiny": Size(TINY, prompt_tokens=200, questions=4)}
 PACKAGES = ("torch", "triton", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+# --- model ----------------------------------------------------------------------------------------------------------
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A tokenizer with a token for each byte and three special ones, and a chat template; returns their number."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    fast.save_pretrained(folder)
+    return len(vocabulary)
+
+
+def write_random_model(
+    folder: Path, architecture: str = "qwen2", seed: int = 0, device: str = "cpu", dtype: str = "float32", **config
+) -> Path:
+    """Write model and tokenizer to `folder`. `config`: what differs from the architecture's defaults."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = {"vocab_size": write_tokenizer(folder), "pad_token_id": 0, "eos_token_id": 2} | config
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(architecture, **config), dtype=getattr(torch, dtype)
+        )
+    model.save_pretrained(folder)
+    return folder
+
 
 # --- data -----------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.files import replacing
 from common.tables import Rows, aligned, markdown
-from eval.choice_report import FIRST, label
+from eval.best_of_n import FIRST, label
 from eval.pair_report import BINS, GROUPS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from hypothesis import settings
 
-from bench.random_model import write_random_model
+from bench.gpu_check import write_random_model
 from common.files import run_script as run_as_script
 from tests.shop import QUESTIONS, make_database
 

@@ -68,7 +68,7 @@ def test_script_and_flags_of_a_command_exist(command):
     else:
         assert words[0] == "python"
         text = help_of(*(words[1:3] if script == "-m" else [script]))
-        if words[:3] == ["python", "-m", "tree.run_ray"]:
+        if words[:3] == ["python", "-m", "tree.cluster.run_ray"]:
             text += help_of("-m", "tree.run_pipeline")
     for flag in [word for word in words if word.startswith("--")] + settings:
         assert flag in text, f"{flag} is not known to {script}"
@@ -77,7 +77,7 @@ def test_script_and_flags_of_a_command_exist(command):
 @pytest.mark.parametrize("page", PRESENT)
 def test_what_a_page_names_in_code_exists(page):
     """Flags, paths and modules between backticks."""
-    scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
+    scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.cluster.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
     scripts += [("evaluate.py",), ("train.py",), ("-m", "tree.dpo_extractor"), ("-m", "bench.scale_simulation")]
     known = "".join(help_of(*script) for script in scripts) + (ROOT / "download_model.sh").read_text()
     for code in re.findall(r"`([^`\n]+)`", PAGES[page]):

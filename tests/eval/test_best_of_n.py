@@ -18,9 +18,10 @@ from eval.best_of_n import (
     Candidates,
     accuracy,
     choice,
+    choice_report,
+    sizes,
     subsets_of,
 )
-from eval.choice_report import choice_report, sizes
 
 RULES = WITHOUT_REWARD | WITH_REWARD
 

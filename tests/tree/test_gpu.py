@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from common.files import InputError
 from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tree import generator
+from tree.cluster.ray_shard import RayRun, run_shard
 from tree.run.gpu_memory import GIB, Shape, first_card, fit, fit_lines, model_shape
-from tree.run.ray_shard import RayRun, run_shard
 
 # --- how the engine is started ----------------------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ BENCHES = {
 }
 
 
-@pytest.mark.parametrize("entry", ["tree.run_pipeline", "tree.run_ray", *BENCHES])
+@pytest.mark.parametrize("entry", ["tree.run_pipeline", "tree.cluster.run_ray", *BENCHES])
 def test_every_engine_is_spawned_and_nothing_asks_cuda_before(entry, dataset, tiny_generator, tmp_path, monkeypatch):
     (tmp_path / "pretended").mkdir()
     (tmp_path / "pretended" / "sitecustomize.py").write_text(PRETENDED)
@@ -108,7 +108,7 @@ def test_every_engine_is_spawned_and_nothing_asks_cuda_before(entry, dataset, ti
         monkeypatch.delenv(name, raising=False)
     data = ("--data", str(dataset), "--db_root", str(dataset.parent / "databases"), "--model", str(tiny_generator))
     output = ("--output_dir", str(tmp_path / "out"))
-    if entry == "tree.run_ray":
+    if entry == "tree.cluster.run_ray":
         run_ray(*data, *output)
     else:
         run_script("-m", entry, *BENCHES.get(entry, output), *data, PYTHONPATH=os.environ["PYTHONPATH"])

@@ -1,9 +1,9 @@
 """Grow revision trees on all machines of a Ray cluster (step 4.1), shard by shard, with the workers of one machine.
 
-    python -m tree.run_ray                                                         # a GPU for each shard
-    python -m tree.run_ray --num_shards 16 --address head-node:6379 --sample_num 8
-    python -m tree.run_ray --address local --cpus 2 --data data/demo/train.json --db_root data/demo/train_databases \\
-        --model Qwen2.5-Coder-0.5B-Instruct --limit 10                             # this machine's CPU, no cluster
+    python -m tree.cluster.run_ray                                                 # a GPU for each shard
+    python -m tree.cluster.run_ray --num_shards 16 --address head-node:6379 --sample_num 8
+    python -m tree.cluster.run_ray --address local --cpus 2 --model Qwen2.5-Coder-0.5B-Instruct --limit 10 \\
+        --data data/demo/train.json --db_root data/demo/train_databases            # this machine's CPU, no cluster
 
 All flags but those below go to the workers, `python -m tree.run_pipeline`. Start the cluster first: `ray start --head`
 on one machine, `ray start --address head-node:6379` on the others. On each the project, its environment, data and model
@@ -24,9 +24,9 @@ from contextlib import closing
 from pathlib import Path
 
 from common.files import InputError, check_writable, run_script
+from tree.cluster import ray_shard
+from tree.cluster.ray_shard import POLL, RayRun, ShardResult
 from tree.questions import limited, load_questions, shard_count, shards
-from tree.run import ray_shard
-from tree.run.ray_shard import POLL, RayRun, ShardResult
 from tree.run.settings import parse_arguments as parse_run_arguments
 from tree.run_table import table
 

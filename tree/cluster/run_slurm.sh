@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Grow revision trees as a Slurm job array (step 4.1), a shard and a GPU for each job:  sbatch tree/run_slurm.sh
+# Grow revision trees as a Slurm job array (step 4.1), a shard and a GPU for each job:  sbatch tree/cluster/run_slurm.sh
 # Submit it from the project's folder, which all machines share. Further flags go to each worker; with other shards:
-#     SHARDS=64 sbatch --array=0-63 tree/run_slurm.sh --model Qwen2.5-Coder-1.5B-Instruct --sample_num 8
+#     SHARDS=64 sbatch --array=0-63 tree/cluster/run_slurm.sh --model Qwen2.5-Coder-1.5B-Instruct --sample_num 8
 # The same command resumes what is unfinished, for some shards with --array=3,7. Then: python -m tree.merge_shards
 #SBATCH --job-name=trees
 #SBATCH --array=0-15
@@ -18,7 +18,7 @@ SHARDS=${SHARDS:-16}    # shards of the questions; --array=0-15 must name them
 RESTARTS=${RESTARTS:-3} # how often a worker that dies is started again
 PAUSE=${PAUSE:-10}      # seconds before that
 
-[ -n "${SLURM_ARRAY_TASK_ID:-}" ] || { echo "error: no job of an array; submit it with sbatch tree/run_slurm.sh" >&2; exit 2; }
+[ -n "${SLURM_ARRAY_TASK_ID:-}" ] || { echo "error: no job of an array; submit it with sbatch tree/cluster/run_slurm.sh" >&2; exit 2; }
 cd "$SLURM_SUBMIT_DIR" # Slurm runs a copy of this script from a folder of its own
 PYTHON=python
 [ -x .venv/bin/python ] && PYTHON=.venv/bin/python

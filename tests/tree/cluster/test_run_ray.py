@@ -16,9 +16,9 @@ import pytest
 
 from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tests.shop import QUESTIONS, SHOP, make_database
+from tree.cluster.ray_shard import DriverBoard, RayRun, run_shard, write_files
 from tree.pairs.pair_files import read_pair_manifest
 from tree.questions import shard_count
-from tree.run.ray_shard import DriverBoard, RayRun, run_shard, write_files
 
 SHARDS = 3
 # imported by every Python process; transformers takes seconds to load, so a worker has a fake tokenizer too
@@ -122,7 +122,7 @@ def worker_flags(data: Path, model: Path, output: Path) -> list[str]:
 
 
 def ray_command(address: str, *flags: str) -> list[str]:
-    return ["-m", "tree.run_ray", "--address", address, "--num_shards", str(SHARDS), *flags]
+    return ["-m", "tree.cluster.run_ray", "--address", address, "--num_shards", str(SHARDS), *flags]
 
 
 def wait_for(what, seconds: float = 120) -> None:
@@ -207,7 +207,7 @@ def test_a_worker_ends_with_the_process_that_watches_it(end, tmp_path):
     deaf = "import os, signal, time; signal.signal(15, signal.SIG_IGN); open(str(os.getpid()), 'w'); time.sleep(99)"
     both = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {deaf!r}]); exec({deaf!r})"
     watch = (
-        "import subprocess, sys; from tree.run.ray_shard import GUARD; "
+        "import subprocess, sys; from tree.cluster.ray_shard import GUARD; "
         f"subprocess.Popen(['bash', '-c', GUARD, 'guard', sys.executable, '-c', {both!r}], "
         "stdin=subprocess.PIPE, start_new_session=True).wait()"
     )
@@ -246,7 +246,7 @@ def test_a_job_array_ends_with_the_files_of_one_machine(data, tiny_model, worker
     """Each job as Slurm starts it: a copy of the script elsewhere, the project as the folder it was submitted from."""
     script = tmp_path / "spool" / "slurm_script.sh"
     script.parent.mkdir()
-    script.write_bytes((ROOT / "tree" / "run_slurm.sh").read_bytes())
+    script.write_bytes((ROOT / "tree" / "cluster" / "run_slurm.sh").read_bytes())
     job = {"SLURM_SUBMIT_DIR": str(ROOT), "SHARDS": str(SHARDS), **workers}
     for shard in range(SHARDS):
         flags = worker_flags(data, tiny_model, tmp_path / "out")
@@ -261,7 +261,7 @@ def test_a_job_is_tried_again_when_its_worker_dies_but_not_for_wrong_input(tmp_p
     python = tmp_path / "bin" / "python"
     python.write_text('#!/bin/bash\necho "$@" >>flags\n(($(wc -l <flags) > 2)) || exit "$CODE"\n')
     python.chmod(0o755)
-    command = ("bash", ROOT / "tree" / "run_slurm.sh", "--limit", "3", "--fresh")
+    command = ("bash", ROOT / "tree" / "cluster" / "run_slurm.sh", "--limit", "3", "--fresh")
     job = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_ARRAY_TASK_ID": "5", "PAUSE": "0"}
     environment = os.environ | job | {"PATH": f"{python.parent}:{os.environ['PATH']}"}
     first, later = (f"-m tree.run_pipeline --limit 3{fresh} --shard_id 5 --num_shards 16" for fresh in (" --fresh", ""))
@@ -276,4 +276,4 @@ def test_a_job_is_tried_again_when_its_worker_dies_but_not_for_wrong_input(tmp_p
 
 
 def test_a_job_outside_of_an_array_is_refused():
-    assert_one_line_error(run_script("tree/run_slurm.sh"), "sbatch tree/run_slurm.sh")
+    assert_one_line_error(run_script("tree/cluster/run_slurm.sh"), "sbatch tree/cluster/run_slurm.sh")

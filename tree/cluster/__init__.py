@@ -1,0 +1,1 @@
+"""Step 4.1 on more than one machine: Ray and Slurm."""
