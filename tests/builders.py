@@ -29,6 +29,12 @@ def verdict_here(path: Path, sql: str, gold: str, instances: Path | None = None)
     return verdict
 
 
+def rows_of(path: Path, query: str) -> list[tuple]:
+    """What SQLite gives for a query, outside the sandbox."""
+    with closing(connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
 def make_instances(path: Path, folder: Path) -> dict[str, Path]:
     """Build the perturbed instances of the database at `path`: name -> file."""
     files = instance_files(folder, str(path))

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import verdict_here
+from tree.sql.canonical import canonical_sql
+
 SCRIPT = Path(__file__).resolve().parent.parent / "data" / "build_demo.py"
 HEADER = ["original_column_name", "column_name", "column_description", "data_format", "value_description"]
 
@@ -91,6 +94,17 @@ def test_gold_runs_and_is_not_empty(demo: Path) -> None:
             result = conn.execute(row["SQL"]).fetchall()
             assert 1 <= len(result) <= 200, row["question"]
             assert any(value is not None for line in result for value in line), row["question"]
+
+
+def test_gold_matches_itself_and_no_other(demo: Path) -> None:
+    """By the project's verdict, strict included; two questions that share a key would share a gold result."""
+    golds = set()
+    for row in read_json(demo / "train.json"):
+        path = demo / "train_databases" / row["db_id"] / f"{row['db_id']}.sqlite"
+        verdict = verdict_here(path, row["SQL"], row["SQL"])
+        assert verdict.gold.outcome == "ok" and verdict.ex and verdict.strict, row["SQL"]
+        golds.add(row["SQL"])
+    assert len({canonical_sql(sql) for sql in golds}) == len(golds)
 
 
 def test_keys_hold(demo: Path) -> None:

@@ -136,11 +136,6 @@ def test_the_memory_of_the_workers_stays_bounded(record):
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def warehouse(tmp_path: Path) -> Path:
-    return make_database(tmp_path / "shop" / "shop.sqlite", WAREHOUSE)
-
-
 def steps_needed(path: Path, sql: str) -> int:
     """The smallest budget, in whole checks, that lets a query end."""
     low, high = 0, 10_000

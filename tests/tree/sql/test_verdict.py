@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from tests.builders import verdict_here
 from tests.conftest import make_database
-from tests.hostile_queries import WAREHOUSE
 from tree.sql import verdict
 from tree.sql.guarded import Limits
 from tree.sql.results import Execution, Result, Verdict
@@ -21,11 +20,6 @@ from tree.sql.verdict import JudgeSettings, gold_result, judge, rows_digest, run
 from tree.sql_utils import Executor
 
 LIMITS = Limits(5.0, 10**8)
-
-
-@pytest.fixture
-def warehouse(tmp_path: Path) -> Path:
-    return make_database(tmp_path / "shop" / "shop.sqlite", WAREHOUSE)
 
 
 VALUES = st.one_of(

@@ -1,8 +1,5 @@
 """What a verdict says of a query, and the laws that it keeps."""
 
-import contextlib
-import json
-import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -10,18 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import verdict_here
-from tests.conftest import make_database, run_script
-from tests.hostile_queries import WAREHOUSE, counting, listed
+from tests.builders import rows_of, verdict_here
+from tests.conftest import make_database
+from tests.hostile_queries import counting, listed
 from tree.sql.guarded import Limits
 from tree.sql.sandbox import run
 
 PATIENT = Limits(600.0, 10**9)
-
-
-@pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_database(tmp_path_factory.mktemp("warehouse") / "shop" / "shop.sqlite", WAREHOUSE)
 
 
 # --- what a verdict says --------------------------------------------------------------------------------------------
@@ -128,11 +120,6 @@ def values_query(rows: list[tuple]) -> str:
     return "SELECT * FROM (VALUES " + listed(f"({literal(a)}, {literal(b)})" for a, b in rows) + ")"
 
 
-def rows_of(path: Path, sql: str) -> list[tuple]:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
 @pytest.fixture(scope="module")
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database for many examples."""
@@ -174,20 +161,3 @@ def test_order_counts_only_when_the_outermost_gold_query_orders(steady, rows, ra
 def test_repetition_counts_for_strict_only(steady, rows, times):
     verdict = verdict_here(steady, values_query(rows * times), values_query(rows))
     assert (verdict.ex, verdict.strict) == (True, times == 1)
-
-
-# --- the bundled demo dataset ---------------------------------------------------------------------------------------
-
-
-def test_every_gold_query_of_the_demo_matches_itself(tmp_path):
-    done = run_script("data/build_demo.py", "--output_dir", tmp_path / "demo")
-    assert done.returncode == 0, done.stderr
-    questions = json.loads((tmp_path / "demo" / "train.json").read_text(encoding="utf-8"))
-    failed = []
-    for row in questions:
-        path = tmp_path / "demo" / "train_databases" / row["db_id"] / f"{row['db_id']}.sqlite"
-        verdict = verdict_here(path, row["SQL"], row["SQL"])
-        if not (verdict.gold.outcome == "ok" and verdict.ex and verdict.strict):
-            failed.append((row["SQL"], verdict))
-    assert len(questions) >= 120
-    assert failed == []
