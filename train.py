@@ -24,7 +24,7 @@ from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
 from common.preference import PreferencePair, read_pairs
 from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
-from reward.data import Question
+from reward.data import QuestionPairs
 from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
 from reward.metrics import reward_differences
 from reward.report import history_metrics, validation_results, write_results
@@ -211,7 +211,7 @@ def run_training(trainer: "PackedTrainer", checkpoint: Path | None) -> dict[str,
 
 
 def finite_rewards(
-    trainer: "PackedTrainer", questions: Sequence[Question], settings: TrainingSettings, step: int
+    trainer: "PackedTrainer", questions: Sequence[QuestionPairs], settings: TrainingSettings, step: int
 ) -> list[list[float]]:
     """Rewards of the questions' candidates with the trained model. Raises InputError when one is no finite number."""
     from reward.model import score

@@ -26,7 +26,7 @@ from common.preference import read_pairs
 from common.tables import aligned
 from eval.evaluation_report import interval
 from eval.intervals import Clusters
-from eval.pair_report import wins
+from reward.metrics import wins
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_files import read_trees
 

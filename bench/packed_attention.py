@@ -21,7 +21,7 @@ import train
 from bench.reward_training import figure, forget_peak, load_questions, peak_mb
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
-from reward.data import Question
+from reward.data import QuestionPairs
 from reward.tokens import load_tokenizer, tokenize
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def largest_database(questions: list[Question], wanted: int) -> list[Question]:
+def largest_database(questions: list[QuestionPairs], wanted: int) -> list[QuestionPairs]:
     """`wanted` questions of the database that has the most. Raises InputError when it has fewer."""
-    of_database: dict[str, list[Question]] = {}
+    of_database: dict[str, list[QuestionPairs]] = {}
     for question in questions:
         of_database.setdefault(question.pairs[0].db_id, []).append(question)
     db_id, most = max(of_database.items(), key=lambda item: len(item[1]))
@@ -41,7 +41,7 @@ def largest_database(questions: list[Question], wanted: int) -> list[Question]:
     return most[:wanted]
 
 
-def packed(questions: list[Question], tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Tensor"]:
+def packed(questions: list[QuestionPairs], tokenizer: "PreTrainedTokenizerBase") -> dict[str, "Tensor"]:
     """The tensors of one forward pass over all candidates, however many rows these take."""
     from reward.packing import pack, pad_rows
 

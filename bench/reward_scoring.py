@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from bench.reward_training import choose_questions, describe, figure, forget_peak, load_questions, peak_mb
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
-from reward.data import Question
+from reward.data import QuestionPairs
 from reward.metrics import reward_differences, wins
 from reward.tokens import encode
 
@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def packed(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question], batch_size: int
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[QuestionPairs], batch_size: int
 ) -> list[float]:
     """Rewards of the chosen and rejected side of each pair, each distinct candidate computed once."""
     from reward.model import score
@@ -54,7 +54,7 @@ def packed(
 
 
 def pair_by_pair(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[Question], batch_size: int
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[QuestionPairs], batch_size: int
 ) -> list[float]:
     """The same rewards, each computed by itself in padded batches."""
     import torch

@@ -38,7 +38,7 @@ from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from common.preference import PreferencePair, read_pairs
 from common.rows import iterate_json
-from reward.data import Question, group_by_prompt
+from reward.data import QuestionPairs, group_by_prompt
 from reward.settings import TrainingSettings
 from reward.tokens import TokenizedQuestion, load_tokenizer, pairs_of, tokenize
 from tree.pairs.extraction import PairSettings, extract_pairs
@@ -64,17 +64,17 @@ def pairs_of_trees(path: str) -> list[PreferencePair]:
     return [pair for tree in read_trees(path) for pair in extract_pairs(tree, PairSettings()).pairs]
 
 
-def load_questions(path: str) -> list[Question]:
+def load_questions(path: str) -> list[QuestionPairs]:
     """The questions of a pair file, or of the pairs that a file of trees gives."""
     first = next(iterate_json(path), None)
     from_trees = isinstance(first, dict) and "nodes" in first
     return group_by_prompt(pairs_of_trees(path) if from_trees else read_pairs(path))
 
 
-def choose_questions(path: str, wanted: int) -> list[Question]:
+def choose_questions(path: str, wanted: int) -> list[QuestionPairs]:
     """`wanted` questions with enough candidates, whole batches of one database each, evenly over the lengths."""
     rich = [question for question in load_questions(path) if len(question.candidates) >= CANDIDATES]
-    of_database: dict[str, list[Question]] = {}
+    of_database: dict[str, list[QuestionPairs]] = {}
     for question in sorted(rich, key=_length):
         of_database.setdefault(question.pairs[0].db_id, []).append(question)
     size = min(wanted, train.BATCH_SIZE)
@@ -93,11 +93,11 @@ def choose_questions(path: str, wanted: int) -> list[Question]:
     return list(itertools.chain(*chosen))[:wanted]
 
 
-def _length(question: Question) -> int:
+def _length(question: QuestionPairs) -> int:
     return sum(len(turn.content) for turn in question.prompt)
 
 
-def describe(questions: list[Question]) -> str:
+def describe(questions: list[QuestionPairs]) -> str:
     pairs = sum(len(question.pairs) for question in questions)
     candidates = sum(len(question.candidates) for question in questions)
     return f"{len(questions)} questions, {pairs} pairs, {candidates} distinct candidates"
@@ -179,7 +179,7 @@ def trl_trainer(base: Base, questions: list[TokenizedQuestion], folder: str, bat
 MakeTrainer = Callable[[Base, list[TokenizedQuestion], str], "RewardTrainer"]
 
 
-def one_step(make_trainer: MakeTrainer, base: Base, questions: list[Question]) -> Step:
+def one_step(make_trainer: MakeTrainer, base: Base, questions: list[QuestionPairs]) -> Step:
     from transformers.trainer_utils import SaveStrategy
 
     tokenized = tokenize(questions, base.tokenizer, sys.maxsize)
@@ -245,7 +245,7 @@ def repeated(row: dict, candidates: int) -> dict:
     }
 
 
-def memory_peaks(base: Base, question: Question) -> list[float]:
+def memory_peaks(base: Base, question: QuestionPairs) -> list[float]:
     """Peak memory in MB of forward and backward pass for each of REPEATED."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = packed_trainer(base, tokenize([question], base.tokenizer, sys.maxsize), folder)

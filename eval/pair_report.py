@@ -8,15 +8,11 @@ import numpy as np
 
 from common.preference import PreferencePair, Prompt
 from eval.intervals import DIFFERENCE, Clusters, Estimate
+from reward.metrics import wins
 
 BINS = 10
 
 Rewards = Mapping[tuple[Prompt, str], float]  # of a query behind a prompt
-
-
-def wins(differences: np.ndarray) -> np.ndarray:
-    """What pairs count for in pairwise accuracy, by chosen minus rejected reward: a tie counts as half."""
-    return (np.sign(differences) + 1) / 2
 
 
 def auc(chosen: np.ndarray, rejected: np.ndarray) -> Callable[[np.ndarray], float]:

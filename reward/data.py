@@ -12,8 +12,8 @@ MIN_DATABASES = 5  # so many before whole ones are held out
 
 
 @dataclass(frozen=True)
-class Question:
-    """A prompt with its distinct candidate queries and the pairs among them."""
+class QuestionPairs:
+    """What pairs tell of a question: its prompt, its distinct candidate queries and the pairs among them."""
 
     prompt: Prompt
     candidates: tuple[str, ...]
@@ -29,15 +29,16 @@ class Question:
 # --- grouping and splitting -----------------------------------------------------------------------------------------
 
 
-def group_by_prompt(pairs: Iterable[PreferencePair]) -> list[Question]:
+def group_by_prompt(pairs: Iterable[PreferencePair]) -> list[QuestionPairs]:
     """The questions of the pairs, each prompt once, in the order in which they first appear."""
     groups: dict[Prompt, list[PreferencePair]] = {}
     for pair in pairs:
         groups.setdefault(pair.prompt, []).append(pair)
-    return [
-        Question(prompt, tuple(dict.fromkeys(sql for pair in group for sql in (pair.chosen, pair.rejected))), (*group,))
-        for prompt, group in groups.items()
-    ]
+    questions = []
+    for prompt, group in groups.items():
+        queries = dict.fromkeys(sql for pair in group for sql in (pair.chosen, pair.rejected))
+        questions.append(QuestionPairs(prompt, tuple(queries), tuple(group)))
+    return questions
 
 
 def repeated_pairs(pairs: Iterable[PreferencePair]) -> int:

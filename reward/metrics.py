@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from common.preference import PreferencePair
-from reward.data import Question
+from reward.data import QuestionPairs
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+Numbers = TypeVar("Numbers", float, "np.ndarray", "Tensor")  # one, or many at a time
 
 
 def bradley_terry_loss(chosen: "Tensor", rejected: "Tensor", margin: "Tensor") -> "Tensor":
@@ -22,9 +25,9 @@ def bradley_terry_loss(chosen: "Tensor", rejected: "Tensor", margin: "Tensor") -
     return -logsigmoid(chosen - rejected - margin)
 
 
-def wins(difference: float) -> float:
+def wins(difference: Numbers) -> Numbers:
     """What a pair counts for in pairwise accuracy, by chosen minus rejected reward: a tie counts as half."""
-    return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
+    return (difference > 0) + 0.5 * (difference == 0)
 
 
 def pair_metrics(differences: Sequence[float]) -> dict:
@@ -46,7 +49,7 @@ def grouped_metrics(names: Sequence[str], differences: Sequence[float]) -> dict[
 
 
 def reward_differences(
-    pairs: Iterable[PreferencePair], questions: Sequence[Question], rewards: Sequence[Sequence[float]]
+    pairs: Iterable[PreferencePair], questions: Sequence[QuestionPairs], rewards: Sequence[Sequence[float]]
 ) -> list[float]:
     """Chosen minus rejected reward of each pair; `rewards` are those of the questions' candidates."""
     reward = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from common.files import InputError
 from common.preference import PreferencePair, Prompt
 from reward.data import (
-    Question,
+    QuestionPairs,
     contradictory_pairs,
     group_by_prompt,
     repeated_pairs,
@@ -73,13 +73,13 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt | str, queries: 
 class TokenizedQuestion:
     """A question, the token ids that all its candidates begin with, and the rest of each candidate's."""
 
-    question: Question
+    question: QuestionPairs
     prefix: list[int]
     suffixes: list[list[int]]
 
 
 def tokenize(
-    questions: Iterable[Question],
+    questions: Iterable[QuestionPairs],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     dropped: Counter[str] | None = None,
@@ -110,7 +110,7 @@ def _why_dropped(chosen: list[int], rejected: list[int], max_length: int) -> str
     return IDENTICAL if chosen == rejected else ""
 
 
-def _tokenized(question: Question, sequences: list[list[int]]) -> TokenizedQuestion:
+def _tokenized(question: QuestionPairs, sequences: list[list[int]]) -> TokenizedQuestion:
     shared = len(os.path.commonprefix(sequences))
     return TokenizedQuestion(question, sequences[0][:shared], [ids[shared:] for ids in sequences])
 

@@ -19,7 +19,7 @@ from trl import RewardTrainer
 from common.files import InputError
 from reward.batches import NO_PAIR, PADDING_QUESTION, DatabaseSampler
 from reward.checkpoints import mark_complete, newest_checkpoint, remove_checkpoints
-from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
+from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics, wins
 from reward.packing import packed_scores
 
 
@@ -80,9 +80,8 @@ class PackedTrainer(RewardTrainer):
         chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
         losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
         differences = (chosen - rejected).detach()
-        right = (differences > 0).sum() + 0.5 * (differences == 0).sum()
         tokens = inputs["lengths"].sum() * real.any()  # those of a PADDING_QUESTION are none
-        self._seen += torch.stack([real.sum(), right, differences.sum(), tokens])
+        self._seen += torch.stack([real.sum(), wins(differences).sum(), differences.sum(), tokens])
         if num_items_in_batch is None:
             return losses.mean()
         # the gradients of the processes are averaged

@@ -198,6 +198,7 @@ class Generator:
     """
 
     def __init__(self, model: Path, tokenizer, sampling: Sampling, settings: EngineSettings):
+        print(f"starting the engine with {model}", flush=True)
         if not on_gpu():
             _prepare_cpu()
         from vllm import AsyncEngineArgs
@@ -280,9 +281,3 @@ class NoEngine:
 
     def close(self) -> None:
         pass
-
-
-def start_generator(model: Path, tokenizer, sampling: Sampling, settings: EngineSettings) -> Generator:
-    """The engine, once it is ready to be asked."""
-    print(f"starting the engine with {model}", flush=True)
-    return Generator(model, tokenizer, sampling, settings)

@@ -41,7 +41,6 @@ from tree.generator import (
     encode,
     load_tokenizer,
     sequences_at_once,
-    start_generator,
 )
 from tree.pairs.extraction import STRATEGIES, PairSettings
 from tree.pairs.pair_files import PairWriter, counts_line, pair_file, pair_manifest_path
@@ -235,7 +234,7 @@ async def run(work: WorkList, settings: RunSettings, manifest: Manifest, stored:
 
         # --- trees; the engine takes the same context for few questions that are left as for all ---
         engine = settings.engine_for(max(lengths))
-        generator = start_generator(settings.model, tokenizer, settings.sampling, engine) if left else NoEngine()
+        generator = Generator(settings.model, tokenizer, settings.sampling, engine) if left else NoEngine()
         try:
             with log.recording_crashes():
                 if settings.no_gold:

@@ -9,8 +9,8 @@ from sklearn.metrics import roc_auc_score
 from common.preference import PreferencePair, task_prompt
 from eval.evaluation_report import draw, markdown_page
 from eval.intervals import unseen
-from eval.pair_report import auc, calibration_error, pair_report, wins
-from reward import metrics
+from eval.pair_report import auc, calibration_error, pair_report
+from reward.metrics import wins
 
 
 def pair(question_id: int, chosen="SELECT 1", rejected="SELECT 22", **columns) -> PreferencePair:
@@ -74,5 +74,5 @@ def test_calibration_error_of_a_model_that_is_sure_and_wrong_half_of_the_time():
 
 
 @given(st.lists(st.floats(-9, 9), min_size=1))
-def test_a_pair_counts_as_in_training(differences):
-    assert wins(np.array(differences)).tolist() == [metrics.wins(one) for one in differences]
+def test_a_pair_counts_the_same_by_itself_and_among_others(differences):
+    assert wins(np.array(differences)).tolist() == [wins(one) for one in differences]

@@ -114,7 +114,7 @@ def test_a_prompt_that_is_too_long_is_skipped_with_the_reason(pipeline, dataset,
 
 
 def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(dataset, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_pipeline, "start_generator", None)
+    monkeypatch.setattr(run_pipeline, "Generator", None)
     rows = read(dataset)
     rows[0]["SQL"] = "SELECT nme FROM product"
     rows[4]["evidence"] = "word " * 4_000

@@ -16,7 +16,7 @@ from reward.model import load_reward_model, score
 from reward.tokens import load_tokenizer
 from tests.conftest import assert_one_line_error, run_script
 from tests.fake_worker import FakeGenerator
-from tree import generator, merge_shards, run_pipeline
+from tree import merge_shards, run_pipeline
 from tree.run.prompt_settings import PromptSettings, made_with
 
 DDL, MSCHEMA = PromptSettings(), PromptSettings("mschema")
@@ -25,7 +25,7 @@ DDL, MSCHEMA = PromptSettings(), PromptSettings("mschema")
 @pytest.fixture
 def grown(dataset, tiny_model, tmp_path, monkeypatch):
     """Grows trees in tmp_path with a fake generator and merges their pairs; returns the tree file."""
-    monkeypatch.setattr(generator, "Generator", FakeGenerator)
+    monkeypatch.setattr(run_pipeline, "Generator", FakeGenerator)
     monkeypatch.chdir(tmp_path)
     with sqlite3.connect(dataset.parent / "databases" / "store" / "store.sqlite") as connection:
         connection.execute("CREATE TABLE only_here (a TEXT)")  # so that no prompt is on both databases
