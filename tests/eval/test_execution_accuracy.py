@@ -38,10 +38,9 @@ def in_bird(questions: list[dict], predicted: dict[int, str]) -> dict[str, str]:
     return {str(number): f"{sql}{SEPARATOR}{db_ids[number]}" for number, sql in predicted.items()}
 
 
-def evaluate(tmp_path: Path, predictions: dict | list | str | None):
+def evaluate(tmp_path: Path, predictions: dict | list | str):
     path = tmp_path / "predict.json"
-    if predictions is not None:
-        path.write_text(predictions if isinstance(predictions, str) else json.dumps(predictions))
+    path.write_text(predictions if isinstance(predictions, str) else json.dumps(predictions))
     return run_main(
         *("eval.execution_accuracy", "--predictions", path, "--questions", tmp_path / "train.json"),
         *("--db_root", tmp_path / "databases", "--output", tmp_path / "report.json", "--sql_workers", "1"),
@@ -161,10 +160,6 @@ ROWS = [{"question_id": number, "SQL": "SELECT 1"} for number in range(6)]
 @pytest.mark.parametrize(
     ("predictions", "words"),
     [
-        (None, ["no such file"]),
-        ("{]", ["broken JSON"]),
-        ("7", ["expected a JSON list or JSON Lines"]),
-        ([], ["empty list"]),
         ({}, ["no prediction for question_id 0 and 5 more"]),
         (ROWS[:4] + ROWS[5:], ["no prediction for question_id 4;"]),
         ({**RIGHT, "17": "SELECT 1"}, ["question_id 17", "not in the question file"]),
@@ -187,11 +182,7 @@ def test_wrong_predictions_files_are_refused(tmp_path, dataset, predictions, wor
     assert not (tmp_path / "report.json").exists()
 
 
-def test_wrong_questions_and_databases_are_refused(tmp_path, questions):
-    (tmp_path / "databases" / "store" / "store.sqlite").unlink()
-    assert_one_line_error(evaluate(tmp_path, questions), "store.sqlite", "no such database")
+def test_questions_without_ids_are_refused(tmp_path, questions):
     (tmp_path / "train.json").write_text(json.dumps([{"db_id": "shop", "question": "q", "SQL": "SELECT 1"}]))
     assert_one_line_error(evaluate(tmp_path, questions), "train.json", "question_id")
-    (tmp_path / "train.json").unlink()
-    assert_one_line_error(evaluate(tmp_path, questions), "train.json", "no such file")
     assert not (tmp_path / "report.json").exists()

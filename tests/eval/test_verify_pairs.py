@@ -177,12 +177,9 @@ def test_nan_is_null_and_lines_are_a_list(tmp_path, pair_rows):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([], "empty list"),
-        ([{"prompt": "text"}], "row 0"),
         ([PAIR | {"rejected": []}], "row 0: rejected must be"),
         ([PAIR, PAIR | {"chosen_dist": None}], "row 1: 'chosen_dist' is null"),
         ([PAIR | {"rejected_dist": -1}], "row 0: 'rejected_dist' is -1"),
-        ([{"prompt": "half \ud83d"}], "row 0: 'prompt' holds half of a surrogate pair"),
     ],
 )
 def test_what_is_no_pair_file_is_refused(tmp_path, shop, rows, words):

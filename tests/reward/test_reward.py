@@ -307,17 +307,6 @@ def test_whole_databases_are_held_out_and_doubtful_pairs_told(tiny_model, tmp_pa
     assert "warning: 2 pairs contradict others" in run.stdout and "1 pairs repeat another one" in run.stdout
 
 
-def test_a_missing_or_incomplete_model_folder(trained, tiny_model, tmp_path):
-    for run in (train, lambda folder, base: evaluate(folder, base, "none")):
-        assert_one_line_error(run(trained, tmp_path / "nowhere"), "nowhere", "download_model.sh")
-    broken = shutil.copytree(tiny_model, tmp_path / "broken")
-    weights = (broken / "model.safetensors").read_bytes()
-    (broken / "model.safetensors").write_bytes(weights[:-100])
-    assert_one_line_error(train(trained, broken), "model.safetensors", "bytes")
-    (broken / "config.json").unlink()
-    assert_one_line_error(evaluate(trained, broken, "none"), "config.json")
-
-
 def test_adapters_that_cannot_be_used(trained, tiny_model, tmp_path):
     (tmp_path / "empty").mkdir()
     wider = make_tiny_model(tmp_path / "wider", hidden_size=64)
@@ -329,23 +318,6 @@ def test_adapters_that_cannot_be_used(trained, tiny_model, tmp_path):
         (other, trained / "adapter", "whose weights are not those"),
     ):
         assert_one_line_error(evaluate(trained, base, adapter), words)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "no such file"),
-        ("[]", "empty list"),
-        ("[{]", "broken JSON"),
-        ('[{"prompt": []}]', "row 0"),
-        ('[{"prompt": [], "chosen": [], "rejected": [], "question_id": 1, "db_id": "a"}]', "row 0: prompt"),
-    ],
-)
-def test_broken_pair_files(tiny_model, tmp_path, content, words):
-    if content is not None:
-        (tmp_path / "pairs.json").write_text(content)
-    assert_one_line_error(train(tmp_path, tiny_model), "pairs.json", words)
-    assert_one_line_error(evaluate(tmp_path, tiny_model, "none"), "pairs.json", words)
 
 
 @pytest.mark.parametrize(

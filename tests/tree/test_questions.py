@@ -109,14 +109,6 @@ def test_rows_that_are_no_question_are_named(tmp_path, columns, words):
     assert f"{path}: {words}" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, "[]", "[{]", '{"a": 1}', '[{"db_id": "a"}]'])
-def test_broken_question_files(tmp_path, content):
-    path = tmp_path / "train.json"
-    if content is not None:
-        path.write_text(content)
-    assert_one_line_error(add_ids(path), str(path))
-
-
 questions = st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 300)), min_size=1, max_size=60).map(
     lambda rows: [Question(i, db_id, "q", "", "x" * length) for i, (db_id, length) in enumerate(rows)]
 )

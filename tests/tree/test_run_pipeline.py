@@ -136,10 +136,6 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(dataset, tiny_mod
     assert sum(counted) == 4
 
 
-def break_json(dataset):
-    dataset.write_text("[{")
-
-
 def drop_id(dataset):
     rows = read(dataset)
     del rows[2]["question_id"]
@@ -158,25 +154,12 @@ def empty_question(dataset):
     dataset.write_text(json.dumps(rows))
 
 
-def lose_database(dataset):
-    (dataset.parent / "databases" / "store" / "store.sqlite").unlink()
-
-
-def spoil_database(dataset):
-    (dataset.parent / "databases" / "store" / "store.sqlite").write_text("no database")
-
-
 @pytest.mark.parametrize(
     ("damage", "flags", "words"),
     [
-        (break_json, (), ["train.json", "broken JSON"]),
         (drop_id, (), ["row 2", "add_question_id.py"]),
         (repeat_id, (), ["question_id 0", "is duplicated"]),
         (empty_question, (), ["row 2", "question"]),
-        (lose_database, (), ["store.sqlite", "no such database"]),
-        (spoil_database, (), ["store.sqlite", "not a SQLite database"]),
-        (None, ("--data", "nowhere.json"), ["nowhere.json"]),
-        (None, ("--model", "nowhere"), ["nowhere", "download_model.sh"]),
         (None, ("--num_shards", "20", "--shard_id", "19"), ["no questions"]),
         (None, ("--shard_id", "1"), ["--shard_id 1"]),
         (None, ("--sample_num", "0"), ["--sample_num 0"]),

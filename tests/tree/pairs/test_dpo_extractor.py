@@ -427,15 +427,9 @@ def spoiled(**change) -> str:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, ["no such file", "tree/run_parallel.sh"]),
-        ("[{]", ["broken JSON at line 1"]),
-        ("[]", ["an empty list"]),
-        ("7", ["expected a JSON list"]),
-        ("[7]", ["tree 0", "not a revision tree"]),
         ('[{"prompt": []}]', ["tree 0", "not a revision tree", "tree/run_parallel.sh"]),
         (spoiled(question_id="7"), ["tree 1", "question_id is '7', expected int", "python -m eval"]),
         (spoiled(difficulty=3), ["tree 1", "difficulty is 3, expected str"]),
-        (spoiled(question="\ud83d"), ["row 1", "'question' holds half of a surrogate pair"]),
         (spoiled(node_initial={"input_seq": " ", "shortened": []}), ["tree 1", "prompt"]),
         (spoiled(node="node_2_0", d="2"), ["tree 1", "node_2_0", "d is '2', expected int"]),
         (spoiled(node="node_2_0", is_correct="yes"), ["tree 1", "node_2_0", "is_correct is 'yes', expected bool"]),
@@ -450,7 +444,7 @@ def spoiled(**change) -> str:
 )
 def test_bad_trees_are_named_and_nothing_is_written(grown, content, words):
     path = grown / "all_trees.json"
-    path.unlink() if content is None else path.write_text(content)
+    path.write_text(content)
     assert_one_line_error(extract(grown), str(path), *words)
     assert not list(grown.glob("output/*"))
 
