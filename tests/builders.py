@@ -74,6 +74,17 @@ def trees(draw) -> RevisionTree:
     return tree
 
 
+def tree_of(*nodes: tuple[str, str, bool]) -> RevisionTree:
+    """A tree from (parent, SQL, correct); a node with children was revised."""
+    tree = RevisionTree(QUESTION, "the task")
+    for parent, sql, correct in nodes:
+        content = {"execution_feedback": "", "outcome": "ok", "is_correct": correct, "strict_match": correct}
+        tree.add(parent, generated_sql=sql, **content)
+        if parent != INITIAL:
+            tree.nodes[parent].input_seq = "revise"
+    return tree
+
+
 @st.composite
 def trees_in_doubt(draw) -> RevisionTree:
     """Trees with any outcomes, some of whose correct nodes are fragile; few queries that repeat, or all different."""
