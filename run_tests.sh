@@ -16,4 +16,6 @@ ruff check .
 ruff format --check .
 lint-imports
 bash download_model.sh --small
-eval "exec python -m pytest ${PYTEST_ARGS:-}"
+# two processes with one thread of torch each: more threads than cores wait for each other
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+eval "exec python -m pytest --numprocesses 2 --dist worksteal ${PYTEST_ARGS:-}"

@@ -80,6 +80,20 @@ def assert_one_line_error(run: subprocess.CompletedProcess, *words: str) -> None
         assert word in lines[0]
 
 
+def is_heavy(item: pytest.Item) -> bool:
+    """Whether it loads the real model, vLLM or a browser."""
+    return bool(item.get_closest_marker("e2e") or {"tiny_generator", "driver"}.intersection(item.fixturenames))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Heavy tests come first, so that of two processes the first runs all of them, one after another.
+
+    pytest-xdist's worksteal gives each process an equal part of the list, and moves tests from the end of a part. Its
+    mark xdist_group does nothing with pytest 9.2 (https://github.com/pytest-dev/pytest-xdist/issues/1386).
+    """
+    items.sort(key=lambda item: not is_heavy(item))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory):
     """Gold results of tests stay out of the user's cache."""
