@@ -137,3 +137,27 @@ def verify(folder: Path, content: object, *flags: object):
 def report_of(folder: Path) -> dict:
     """The report that `verify` left."""
     return json.loads((folder / "report.json").read_text())
+
+
+# --- runs of train.py and evaluate.py ---------------------------------------------------------------------------------
+
+FLAGS = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
+
+
+def training(folder: Path, base: Path, *flags: object) -> tuple:
+    """The flags of train.py for `folder`/pairs.json and `folder`/adapter."""
+    data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", base)
+    return *data, *FLAGS, "--validation_fraction", "0.3", *flags
+
+
+def train(folder: Path, base: Path, *flags: object):
+    return run_main("train", *training(folder, base, *flags))
+
+
+def evaluation(folder: Path, base: Path, *adapters: object) -> tuple:
+    data = ("--test_data", folder / "pairs.json", "--output_file", folder / "report.json")
+    return "--base_model", base, *data, "--batch_size", "3", "--dtype", "float32", "--adapters", *adapters
+
+
+def evaluate(folder: Path, base: Path, *adapters: object):
+    return run_main("evaluate", "--allow_overlap", *evaluation(folder, base, *adapters))

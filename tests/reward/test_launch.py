@@ -2,11 +2,15 @@
 
 import json
 import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from common.files import InputError
+from common.files import InputError, write_json
 from reward.launch import UNUSED, check_accelerate, use_one_gpu
+from reward.model import load_reward_model, score
+from tests.builders import train, training
 from tests.conftest import run_script
 
 GPU = "GPU {0}: NVIDIA H100 80GB HBM3 (UUID: GPU-{0}00-aa)"
@@ -161,3 +165,59 @@ def test_a_configuration_file_that_cannot_be_used_is_one_line(tmp_path, more, wo
     assert run.returncode and f"{words}" in next(
         line for line in run.stderr.splitlines() if line.startswith("error: accelerate is configured")
     ), run.stderr
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+MIXED = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_GPU
+num_machines: 1
+num_processes: 2
+mixed_precision: bf16
+"""
+
+
+def launchers(machines: int, folder) -> list[tuple[str, ...]]:
+    """The commands that start two processes: on one machine, whose user configured mixed precision, or one on each of
+    two with the example file."""
+    launch = ("-m", "accelerate.commands.launch", "--num_processes", "2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(server.getsockname()[1]))
+    if machines == 1:
+        (folder / "mixed.yaml").write_text(MIXED)
+        return [(*launch, "--config_file", str(folder / "mixed.yaml"), *place, "train.py")]
+    example = ("--config_file", "accelerate_multi_node.yaml")
+    return [(*launch, *example, *place, "--machine_rank", str(rank), "train.py") for rank in range(machines)]
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_train_as_one(tmp_path, tiny_model, pair_rows, machines):
+    """Two processes with one question each are one with two; three questions validate, with 1 or 2 pairs.
+
+    An epoch has five questions: in its last step one process has none. The third step begins the second epoch.
+    """
+    rows = [row | {"question_id": row["question_id"] + 6} for row in pair_rows[:4]]
+    rows = [row | {"prompt": [{"role": "user", "content": f"Why {row['question_id']}?"}]} for row in rows]
+    write_json(tmp_path / "pairs.json", [*pair_rows, *rows[:-1]])
+    flags = ("--batch_size", "1", "--lora_dropout", "0", "--max_steps", "5", "--validation_fraction", "0.4")
+    one = train(tmp_path, tiny_model, *flags, "--gradient_accumulation", "2")
+    assert one.returncode == 0, one.stderr
+    (tmp_path / "adapter").rename(tmp_path / "one")
+    words = training(tmp_path, tiny_model, *flags)
+    with ThreadPoolExecutor() as threads:
+        for run in threads.map(
+            lambda launch: run_script(*launch, *words, CUDA_VISIBLE_DEVICES=""), launchers(machines, tmp_path)
+        ):
+            assert run.returncode == 0, run.stderr
+            warned = run.stdout.count("warning: accelerate is configured for mixed precision (bf16)")
+            assert warned == (machines == 1)
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "adapter")]
+    histories = [of["history"] for of in metrics]
+    assert "training pairs of 5 questions" in one.stdout and metrics[0]["steps"] == metrics[1]["steps"] == 5
+    for key in ("loss", "accuracy", "margin", "num_tokens", "eval_loss", "eval_accuracy", "eval_accuracy_sibling"):
+        found = [[entry[key] for entry in history if key in entry] for history in histories]
+        assert found[0] and found[1] == pytest.approx(found[0], abs=1e-4), key
+    asked = [("How many?", ["SELECT 1", "SELECT COUNT(*) FROM product"])]
+    scores = [score(*load_reward_model(tiny_model, tmp_path / name, "float32"), asked) for name in ("one", "adapter")]
+    assert scores[1][0] == pytest.approx(scores[0][0], rel=1e-3)

@@ -197,6 +197,7 @@ preferences = st.lists(
 @given(preferences, st.sampled_from([0.1, 0.3, 0.5]), st.integers(0, 3))
 def test_no_question_and_no_prompt_is_on_both_sides(pairs, fraction, seed):
     """Ids that share a prompt, and prompts that share an id, stay together, also over several others."""
+    assert split_by_question(pairs, 0.0, seed) == (pairs, [])
     try:
         train, held_out = split_by_question(pairs, fraction, seed)
     except InputError:

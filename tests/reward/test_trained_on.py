@@ -1,19 +1,11 @@
 """No evaluation on what an adapter was trained on, unless it is asked for."""
 
 import dataclasses
-import json
 
 import pytest
 
 from common.files import InputError
-from common.preference import read_pairs
 from reward.trained_on import FILE, check_overlap, write_trained_on
-
-
-@pytest.fixture
-def pairs(tmp_path, pair_rows):
-    (tmp_path / "pairs.json").write_text(json.dumps(pair_rows))
-    return read_pairs(tmp_path / "pairs.json")
 
 
 def check(folder, pairs):
