@@ -94,7 +94,7 @@ def parse_arguments(words: list[str] | None = None) -> EvaluationSettings:
     if Path(args.output_file).suffix != ".json":
         raise InputError(f"--output_file {args.output_file}: must end in .json")
     args.test_data = args.test_data or (None if args.candidates else TEST_DATA)
-    args.sql = sql_settings(args)
+    args.sql = sql_settings(args.sql_workers, args.sql_timeout)
     return EvaluationSettings(**{field.name: getattr(args, field.name) for field in fields(EvaluationSettings)})
 
 

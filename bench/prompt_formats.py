@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -39,7 +40,19 @@ ROOT = Path(__file__).resolve().parent.parent
 BIRD, DEMO = ROOT / "data" / "train", ROOT / "data" / "demo"
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class FormatsBench:
+    """The flags, by name; question files, folders of databases and numbers of questions belong together."""
+
+    model: str
+    data: list[str]
+    db_root: list[str]
+    questions: list[int]
+    samples: int
+    output: str | None
+
+
+def parse_arguments(words: list[str] | None = None) -> FormatsBench:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = BIRD if (BIRD / "train.json").exists() else DEMO
     add = parser.add_argument
@@ -49,10 +62,10 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--questions", nargs="+", type=int, default=[100], help="questions of each file, spread over its databases")
     add("--samples", type=int, default=8, help="attempts at each question")
     add("--output", help="folder for the runs (default: a temporary one)")
-    args = parser.parse_args(words)
-    if not len(args.data) == len(args.db_root) == len(args.questions):
+    settings = FormatsBench(**vars(parser.parse_args(words)))
+    if not len(settings.data) == len(settings.db_root) == len(settings.questions):
         raise InputError("--data, --db_root and --questions must name equally many")
-    return args
+    return settings
 
 
 def with_values(questions: list[Question], db_root: str) -> list[Question]:
@@ -62,14 +75,14 @@ def with_values(questions: list[Question], db_root: str) -> list[Question]:
     return [question for question in questions if work.values[question.question_id]]
 
 
-def trees_of(questions: list[Question], flags: Sequence[str], args: argparse.Namespace, place: Path) -> list:
+def trees_of(questions: list[Question], flags: Sequence[str], settings: FormatsBench, place: Path) -> list:
     """The trees of the questions, grown when the folder `place` does not hold them."""
     if not list(place.glob("tree_dataset/part0/*/all_trees.json")):
         data = place / "questions.json"
         rows = ({**vars(question), "SQL": question.sql} for question in questions)
         write_json_list(data, rows)
-        command = [sys.executable, "-m", "tree.run_pipeline", "--max_depth", "1", "--num_roots", str(args.samples)]
-        command += ["--max_nodes", "0", "--redraws", "0", "--model", args.model, "--output_dir", str(place)]
+        command = [sys.executable, "-m", "tree.run_pipeline", "--max_depth", "1", "--num_roots", str(settings.samples)]
+        command += ["--max_nodes", "0", "--redraws", "0", "--model", settings.model, "--output_dir", str(place)]
         with open(place / "log", "w") as log:
             code = subprocess.run([*command, "--data", str(data), *flags], cwd=ROOT, stdout=log, stderr=log).returncode
         if code:
@@ -105,20 +118,22 @@ def row(name: object, trees: list[RevisionTree], lengths: list[int], first: dict
     )
 
 
-def measure(number: int, encode: Callable, args: argparse.Namespace, folder: Path) -> None:
+def measure(number: int, encode: Callable, settings: FormatsBench, folder: Path) -> None:
     """Print the table of one question file."""
-    data, db_root = args.data[number], args.db_root[number]
-    questions = limited(load_questions(data), args.questions[number])
+    data, db_root = settings.data[number], settings.db_root[number]
+    questions = limited(load_questions(data), settings.questions[number])
     matched = with_values(questions, db_root)
     if not matched:
         raise InputError(f"{data}: no question has stored values that match; give other questions")
     print(f"\n{data}: {len(matched)} of {len(questions)} questions have stored values that match")
-    print(f"{'':24} questions    EX@1  pass@{args.samples}  pairs  fragile  tokens  EX@1 - first")
+    print(f"{'':24} questions    EX@1  pass@{settings.samples}  pairs  fragile  tokens  EX@1 - first")
     first: dict[int, float] = {}
     for layout in FORMATS:
         flags, place = ["--db_root", db_root, "--schema_format", layout], folder / f"{Path(data).parent.name}_{layout}"
-        bare = trees_of(questions, [*flags, "--no_values"], args, Path(f"{place}_bare"))
-        asked = {tree.question.question_id: tree for tree in trees_of(matched, flags, args, Path(f"{place}_values"))}
+        bare = trees_of(questions, [*flags, "--no_values"], settings, Path(f"{place}_bare"))
+        asked = {
+            tree.question.question_id: tree for tree in trees_of(matched, flags, settings, Path(f"{place}_values"))
+        }
         both = [asked.get(tree.question.question_id, tree) for tree in bare]
         for name, trees in ((f"{layout} without values", bare), (layout, both)):
             first = first or shares(trees)
@@ -127,11 +142,11 @@ def measure(number: int, encode: Callable, args: argparse.Namespace, folder: Pat
 
 
 def main(words: list[str] | None = None) -> None:
-    args = parse_arguments(words)
-    encoder = partial(encode, load_tokenizer(check_model_folder(args.model)))
+    settings = parse_arguments(words)
+    encoder = partial(encode, load_tokenizer(check_model_folder(settings.model)))
     with tempfile.TemporaryDirectory() as temporary:
-        for number in range(len(args.data)):
-            measure(number, encoder, args, Path(args.output or temporary))
+        for number in range(len(settings.data)):
+            measure(number, encoder, settings, Path(settings.output or temporary))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ how many pairs and best candidates change; the pairwise accuracy of both; and th
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean, median
 from typing import TYPE_CHECKING
@@ -34,6 +35,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class ScoringBench:
+    """The flags, by name."""
+
+    compare: str
+    model: str
+    data: str
+    batch_size: int
+    questions: int
+    rounds: int
+    dtype: str
+    adapter: str
+
 
 # --- packing --------------------------------------------------------------------------------------------------------
 
@@ -70,28 +86,29 @@ def pair_by_pair(
     return rewards
 
 
-def compare_packing(args: argparse.Namespace) -> None:
+def compare_packing(settings: ScoringBench) -> None:
     from reward.model import load_reward_model
 
-    questions = choose_questions(args.data, args.questions)
+    questions = choose_questions(settings.data, settings.questions)
     pairs = sum(len(question.pairs) for question in questions)
-    model, tokenizer = load_reward_model(args.model, None, args.dtype)
+    model, tokenizer = load_reward_model(settings.model, None, settings.dtype)
     print(
-        f"{describe(questions)}; {args.batch_size} sequences at a time, {args.dtype}, {args.rounds} rounds", flush=True
+        f"{describe(questions)}; {settings.batch_size} sequences at a time, {settings.dtype}, {settings.rounds} rounds",
+        flush=True,
     )
     ways = {"packed": packed, "pair by pair": pair_by_pair}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     rewards = {}
     for way in ways.values():
-        way(model, tokenizer, questions[:1], args.batch_size)
-    for _ in range(args.rounds):
+        way(model, tokenizer, questions[:1], settings.batch_size)
+    for _ in range(settings.rounds):
         for name, way in ways.items():
             forget_peak()
             start = time.perf_counter()
-            rewards[name] = way(model, tokenizer, questions, args.batch_size)
+            rewards[name] = way(model, tokenizer, questions, settings.batch_size)
             seconds[name].append(time.perf_counter() - start)
-            figure(f"scoring {pairs} pairs in {args.dtype}, {name}", seconds[name][-1], "s")
-            figure(f"scoring {pairs} pairs in {args.dtype}, {name}: peak memory", peak_mb(), "MB")
+            figure(f"scoring {pairs} pairs in {settings.dtype}, {name}", seconds[name][-1], "s")
+            figure(f"scoring {pairs} pairs in {settings.dtype}, {name}: peak memory", peak_mb(), "MB")
 
     one, other = rewards.values()
     difference = max(abs(a - b) for a, b in zip(one, other, strict=True))
@@ -110,21 +127,21 @@ def best(rewards: Sequence[float]) -> int:
     return max(range(len(rewards)), key=rewards.__getitem__)
 
 
-def compare_precision(args: argparse.Namespace) -> None:
+def compare_precision(settings: ScoringBench) -> None:
     from reward.model import check_adapter, load_reward_model, score
 
-    adapter = None if args.adapter == "none" else args.adapter
+    adapter = None if settings.adapter == "none" else settings.adapter
     if adapter:
-        check_adapter(adapter, args.model)
-    questions = load_questions(args.data)
+        check_adapter(adapter, settings.model)
+    questions = load_questions(settings.data)
     pairs = [pair for question in questions for pair in question.pairs]
     print(describe(questions), flush=True)
     rewards, seconds, orders = {}, {}, {}
     for precision in PRECISIONS:
-        model, tokenizer = load_reward_model(args.model, adapter, precision)
+        model, tokenizer = load_reward_model(settings.model, adapter, precision)
         candidates = [(question.prompt, question.candidates) for question in questions]
         start = time.perf_counter()
-        rewards[precision] = score(model, tokenizer, candidates, args.batch_size, progress=precision)
+        rewards[precision] = score(model, tokenizer, candidates, settings.batch_size, progress=precision)
         seconds[precision] = time.perf_counter() - start
         orders[precision] = list(map(wins, reward_differences(pairs, questions, rewards[precision])))
 
@@ -142,7 +159,7 @@ def compare_precision(args: argparse.Namespace) -> None:
     print(f"PROMISE bfloat16_speedup {seconds['float32'] / seconds['bfloat16']:.2f} GOAL > 1")
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> ScoringBench:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--compare", choices=("packing", "precision"), default="packing", help="which two ways")
@@ -153,18 +170,19 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=3, help="packing: repetitions of each measurement")
     add("--dtype", choices=PRECISIONS, default="float32", help="packing: of the base model")
     add("--adapter", default="qwen-reward-model-sql-train", help="precision: adapter folder; none = untrained base")
-    return parser.parse_args(words)
+    settings = ScoringBench(**vars(parser.parse_args(words)))
+    if settings.batch_size < 1:
+        raise InputError(f"--batch_size {settings.batch_size}: must be 1 or more")
+    return settings
 
 
 def main(words: list[str] | None = None) -> None:
-    args = parse_arguments(words)
-    if args.batch_size < 1:
-        raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
-    check_model_folder(args.model)
-    if args.compare == "packing":
-        compare_packing(args)
+    settings = parse_arguments(words)
+    check_model_folder(settings.model)
+    if settings.compare == "packing":
+        compare_packing(settings)
     else:
-        compare_precision(args)
+        compare_precision(settings)
 
 
 if __name__ == "__main__":

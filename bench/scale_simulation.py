@@ -27,7 +27,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from random import Random
@@ -47,6 +47,32 @@ IN_FLIGHT = 2 * SEQUENCES // SAMPLES  # questions at the same time, as tree.run_
 
 
 # --- the cost of a tree ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What trees and engines are made of; the help of the flags says what each figure is, and where it comes from."""
+
+    pass_at_1: float = 0.38
+    pass_at_4: float = 0.60
+    alike: float = 0.1
+    repeated: float = 0.2
+    reply_tokens: float = 60
+    spread: float = 0.5
+    start: float = 60
+    one_rate: float = 183
+    full_rate: float = 12_000
+    read_rate: float = 50_000
+    schema_tokens: float = 900
+    question_tokens: float = 200
+    sql_seconds: float = 0.05
+    slow_queries: float = 0.002
+    sql_timeout: float = 30
+
+    def slower(self, divisor: float) -> "Figures":
+        """With the engine's rates divided."""
+        rates = {name: getattr(self, name) / divisor for name in ("one_rate", "full_rate", "read_rate")}
+        return replace(self, **rates)
 
 
 @dataclass
@@ -86,11 +112,11 @@ def beta_shape(at_1: float, at_4: float) -> tuple[float, float]:
     return at_1 * low, (1 - at_1) * low
 
 
-def shares_right(questions: Sequence[Question], args: argparse.Namespace, random: Random) -> list[float]:
+def shares_right(questions: Sequence[Question], figures: Figures, random: Random) -> list[float]:
     """How often a reply to each question is right: Beta distributed, alike within a database (Gaussian copula)."""
-    a, b = beta_shape(args.pass_at_1, args.pass_at_4)
+    a, b = beta_shape(figures.pass_at_1, figures.pass_at_4)
     shared = {db_id: random.gauss() for db_id in sorted({question.db_id for question in questions})}
-    alike = args.alike
+    alike = figures.alike
     ranks = [math.sqrt(alike) * shared[q.db_id] + math.sqrt(1 - alike) * random.gauss() for q in questions]
     drawn = sorted(random.betavariate(a, b) for _ in questions)
     found = [0.0] * len(drawn)
@@ -99,14 +125,14 @@ def shares_right(questions: Sequence[Question], args: argparse.Namespace, random
     return found
 
 
-def draw_tree(question: Question, right: float, tokens: float, args: argparse.Namespace, random: Random) -> Tree:
+def draw_tree(question: Question, right: float, tokens: float, figures: Figures, random: Random) -> Tree:
     """A tree in which each reply is right with probability `right`, its replies about `tokens` long."""
-    sigma = args.spread
+    sigma = figures.spread
 
     def request(n: int) -> SimulatedRequest:
         length = max(1.0, tokens * math.exp(random.gauss(-sigma * sigma / 2, sigma)))
-        slow = any(random.random() < args.slow_queries for _ in range(n))
-        return SimulatedRequest(n, length, args.sql_timeout if slow else args.sql_seconds, [])
+        slow = any(random.random() < figures.slow_queries for _ in range(n))
+        return SimulatedRequest(n, length, figures.sql_timeout if slow else figures.sql_seconds, [])
 
     first = request(ROOTS)
     level, nodes, requests = [first], ROOTS, 1
@@ -114,7 +140,7 @@ def draw_tree(question: Question, right: float, tokens: float, args: argparse.Na
         below = []
         for parent in level:
             for _ in range(parent.n):
-                revised = random.random() >= right and random.random() >= args.repeated
+                revised = random.random() >= right and random.random() >= figures.repeated
                 if revised and nodes < NODES:
                     parent.children.append(request(min(SAMPLES, NODES - nodes)))
                     nodes += parent.children[-1].n
@@ -124,13 +150,13 @@ def draw_tree(question: Question, right: float, tokens: float, args: argparse.Na
     return Tree(question.db_id, first, requests)
 
 
-def draw_trees(questions: Sequence[Question], args: argparse.Namespace, seed: int) -> dict[int, Tree]:
+def draw_trees(questions: Sequence[Question], figures: Figures, seed: int) -> dict[int, Tree]:
     """A tree for each question id; replies are as long as gold is, on average --reply_tokens."""
     random = Random(seed)
-    scale = args.reply_tokens / mean(len(question.sql) for question in questions)
-    rights = shares_right(questions, args, random)
+    scale = figures.reply_tokens / mean(len(question.sql) for question in questions)
+    rights = shares_right(questions, figures, random)
     return {
-        question.question_id: draw_tree(question, right, scale * len(question.sql), args, random)
+        question.question_id: draw_tree(question, right, scale * len(question.sql), figures, random)
         for question, right in zip(questions, rights, strict=True)
     }
 
@@ -146,9 +172,9 @@ class Engine:
     at 1, 8, 32 replies) within 13 %. Reading a prompt stops everything else.
     """
 
-    def __init__(self, args: argparse.Namespace):
-        self.args = args
-        self.half = args.full_rate / args.one_rate
+    def __init__(self, figures: Figures):
+        self.figures = figures
+        self.half = figures.full_rate / figures.one_rate
         self.now = 0.0
         self.given = 0.0  # tokens that every reply in progress has been given since the start
         self.active = 0
@@ -158,7 +184,7 @@ class Engine:
         self.number = 0  # keeps the heaps from comparing requests
 
     def _rate(self) -> float:
-        return self.args.one_rate / (1 + (self.active - 1) / self.half)
+        return self.figures.one_rate / (1 + (self.active - 1) / self.half)
 
     def _ask(self, request: SimulatedRequest, tree: Tree) -> None:
         self.waiting.append((request, tree))
@@ -195,8 +221,8 @@ class Engine:
         def begin() -> None:
             tree = next(queue, None)
             if tree:
-                new = self.args.question_tokens + (tree.db_id not in read) * self.args.schema_tokens
-                self.now += new / self.args.read_rate
+                new = self.figures.question_tokens + (tree.db_id not in read) * self.figures.schema_tokens
+                self.now += new / self.figures.read_rate
                 read.add(tree.db_id)
                 left[id(tree)] = tree.requests
                 self._ask(tree.first, tree)
@@ -281,12 +307,12 @@ class Outcome:
     efficiency: float
 
 
-def simulate(questions: Sequence[Question], args: argparse.Namespace, seed: int) -> dict[tuple, Outcome]:
+def simulate(questions: Sequence[Question], figures: Figures, seed: int) -> dict[tuple, Outcome]:
     """What comes of each cluster, number of GPUs and policy; and of one engine without its start, as ("work",)."""
-    trees = draw_trees(questions, args, seed)
+    trees = draw_trees(questions, figures, seed)
 
     def durations(parts: Sequence[Sequence[Question]]) -> list[float]:
-        return [Engine(args).grow([trees[q.question_id] for q in part]) for part in parts if part]
+        return [Engine(figures).grow([trees[q.question_id] for q in part]) for part in parts if part]
 
     counts = sorted({gpus * per_gpu for gpus in GPUS for per_gpu in PER_GPU})
     by_count = {count: durations(shards(questions, count)) for count in counts}
@@ -297,10 +323,10 @@ def simulate(questions: Sequence[Question], args: argparse.Namespace, seed: int)
         policies = {"static": durations(whole_databases(questions, number)), "default": by_count[default]}
         policies |= {f"{k}": by_count[number * k] for k in PER_GPU}
         for name in CLUSTERS:
-            gpus = cluster(name, number, args.start + work / number / 2)
+            gpus = cluster(name, number, figures.start + work / number / 2)
             for policy, of_shards in policies.items():
                 for kept in (False, True) if policy.isdigit() else (False,):
-                    seconds = makespan(of_shards, gpus, args.start, kept)
+                    seconds = makespan(of_shards, gpus, figures.start, kept)
                     key = (name, number, policy + ", kept" * kept)
                     found[key] = Outcome(seconds, work / capacity(gpus, seconds))
     return found
@@ -309,33 +335,42 @@ def simulate(questions: Sequence[Question], args: argparse.Namespace, seed: int)
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+TREES = {
+    "pass_at_1": "share of right replies (measured: 1.5B on BIRD)",
+    "pass_at_4": "questions with a right one among 4 (measured: 0.66 with Spider)",
+    "alike": "correlation of questions of a database, 0 to 1 (assumed)",
+    "repeated": "share of wrong replies not revised (measured: 0.07 to 0.3)",
+    "reply_tokens": "mean reply in tokens (measured: 51 to 66, 1.5B)",
+    "spread": "of a reply's length: standard deviation of its logarithm (assumed)",
+}
+ENGINE = {
+    "start": "seconds until a worker writes (measured: 25 to 77 s on a CPU)",
+    "one_rate": "tokens/s of a single reply (Qwen's docs: 1.5B, vLLM, A100)",
+    "full_rate": "tokens/s of a batch without end (assumed)",
+    "read_rate": "prompt tokens/s (assumed)",
+    "schema_tokens": "of a database, read once per engine (measured: 850 to 990)",
+    "question_tokens": "of a question, not in the prefix cache (assumed)",
+    "sql_seconds": "until the queries of a request are judged (assumed)",
+    "slow_queries": "share that run into the time limit (assumed)",
+    "sql_timeout": "the time limit in seconds",
+}
+
+
+def parse_arguments(words: list[str] | None = None) -> tuple[str, int, Figures]:
+    """The question file, how often trees are drawn, and what they and engines are made of."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     add = parser.add_argument
     add("--data", default=f"{home}/train.json", help="question file")
     add("--seeds", type=int, default=5, help="how often trees are drawn")
     add("--slower", type=float, default=1.0, help="what divides the engine's rates: larger models, slower GPUs")
-
-    add = parser.add_argument_group("trees").add_argument
-    add("--pass_at_1", type=float, default=0.38, help="share of right replies (measured: 1.5B on BIRD)")
-    add("--pass_at_4", type=float, default=0.60, help="questions with a right one among 4 (measured: 0.66 with Spider)")
-    add("--alike", type=float, default=0.1, help="correlation of questions of a database, 0 to 1 (assumed)")
-    add("--repeated", type=float, default=0.2, help="share of wrong replies not revised (measured: 0.07 to 0.3)")
-    add("--reply_tokens", type=float, default=60, help="mean reply in tokens (measured: 51 to 66, 1.5B)")
-    add("--spread", type=float, default=0.5, help="of a reply's length: standard deviation of its logarithm (assumed)")
-
-    add = parser.add_argument_group("engine").add_argument
-    add("--start", type=float, default=60, help="seconds until a worker writes (measured: 25 to 77 s on a CPU)")
-    add("--one_rate", type=float, default=183, help="tokens/s of a single reply (Qwen's docs: 1.5B, vLLM, A100)")
-    add("--full_rate", type=float, default=12_000, help="tokens/s of a batch without end (assumed)")
-    add("--read_rate", type=float, default=50_000, help="prompt tokens/s (assumed)")
-    add("--schema_tokens", type=float, default=900, help="of a database, read once per engine (measured: 850 to 990)")
-    add("--question_tokens", type=float, default=200, help="of a question, not in the prefix cache (assumed)")
-    add("--sql_seconds", type=float, default=0.05, help="until the queries of a request are judged (assumed)")
-    add("--slow_queries", type=float, default=0.002, help="share that run into the time limit (assumed)")
-    add("--sql_timeout", type=float, default=30, help="the time limit in seconds")
-    return parser.parse_args(words)
+    for title, figures in (("trees", TREES), ("engine", ENGINE)):
+        add = parser.add_argument_group(title).add_argument
+        for name, text in figures.items():
+            add(f"--{name}", type=float, default=getattr(Figures, name), help=text)
+    args = parser.parse_args(words)
+    figures = Figures(**{name: getattr(args, name) for name in (*TREES, *ENGINE)})
+    return args.data, args.seeds, figures.slower(args.slower)
 
 
 def load(path: str) -> list[Question]:
@@ -365,15 +400,13 @@ def middle(runs: Sequence[dict[tuple, Outcome]], name: str, gpus: int, policy: s
 
 
 def main(words: list[str] | None = None) -> None:
-    args = parse_arguments(words)
-    for rate in ("one_rate", "full_rate", "read_rate"):
-        setattr(args, rate, getattr(args, rate) / args.slower)
-    questions = load(args.data)
-    runs = [simulate(questions, args, seed) for seed in range(args.seeds)]
+    data, seeds, figures = parse_arguments(words)
+    questions = load(data)
+    runs = [simulate(questions, figures, seed) for seed in range(seeds)]
     work = median(run["work",].seconds for run in runs)
     databases = len({question.db_id for question in questions})
-    print(f"{args.data}: {len(questions)} questions on {databases} databases")
-    print(f"one engine needs {work:.0f} s, and {args.start:.0f} s to start")
+    print(f"{data}: {len(questions)} questions on {databases} databases")
+    print(f"one engine needs {work:.0f} s, and {figures.start:.0f} s to start")
     print_tables(runs)
     ratio = middle(runs, "equal", 64, "static", "seconds") / middle(runs, "equal", 64, "default", "seconds")
     print(f"\nPROMISE scale_efficiency_8_gpus {middle(runs, 'equal', 8, 'default', 'efficiency'):.2f} GOAL >= 0.80")

@@ -27,7 +27,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import groupby
@@ -162,7 +162,23 @@ async def common_way(work: WorkList, settings: RunSettings, generator: Generator
 # --- the report -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+@dataclass(frozen=True)
+class GrowthBench:
+    """The flags, by name."""
+
+    model: str
+    data: str
+    db_root: str
+    questions: int
+    many: int
+    common: int
+    per_database: int
+    rounds: int
+    max_depth: int
+    max_tokens: int
+
+
+def parse_arguments(words: list[str] | None = None) -> GrowthBench:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     parser.add_argument("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the generator")
@@ -175,43 +191,51 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="repetitions of (a)")
     parser.add_argument("--max_depth", type=int, default=3, help="levels of a tree")
     parser.add_argument("--max_tokens", type=int, default=256, help="longest reply, in tokens")
-    return parser.parse_args(words)
+    return GrowthBench(**vars(parser.parse_args(words)))
 
 
-async def measure(args: argparse.Namespace) -> None:
-    model = check_model_folder(args.model)
+async def measure(asked: GrowthBench) -> None:
+    model = check_model_folder(asked.model)
     flags = ("data", "db_root", "model", "max_depth", "max_tokens")
-    words = [word for name in flags for word in (f"--{name}", str(getattr(args, name)))]
-    settings = run_settings(parse_run_arguments(words))
+    words = [word for name in flags for word in (f"--{name}", str(getattr(asked, name)))]
+    run = run_settings(parse_run_arguments(words))
     with Executor(1) as executor:
-        work = WorkList(choose(load_questions(args.data), args.many, args.per_database), args.data, args.db_root)
+        work = WorkList(choose(load_questions(asked.data), asked.many, asked.per_database), asked.data, asked.db_root)
         for db_id in {question.db_id for question in work.questions}:
-            check_database(database_path(args.db_root, db_id))
-        work.fingerprints = database_fingerprints(args.db_root, work.databases())
+            check_database(database_path(asked.db_root, db_id))
+        work.fingerprints = database_fingerprints(asked.db_root, work.databases())
         await check_gold(work, executor)
-        if len(work.questions) < args.questions:
-            raise InputError(f"{args.data}: only {len(work.questions)} questions, --questions {args.questions} needed")
+        if len(work.questions) < asked.questions:
+            raise InputError(f"{asked.data}: --questions {asked.questions}, but there are {len(work.questions)}")
         tokenizer = load_tokenizer(model)
         lengths = prepare_prompts(work, partial(encode, tokenizer))
         work.report("every prompt is too long")
         longest = max(lengths.values())
-        few = replace(work, questions=work.questions[: args.questions])
-        common = replace(work, questions=work.questions[: args.common])
-        engine = EngineSettings(longest + args.max_depth * ROOM_PER_LEVEL + args.max_tokens)
-        generator = Generator(model, tokenizer, settings.sampling, engine)
+        few = replace(work, questions=work.questions[: asked.questions])
+        common = replace(work, questions=work.questions[: asked.common])
+        engine = EngineSettings(longest + asked.max_depth * ROOM_PER_LEVEL + asked.max_tokens)
+        generator = Generator(model, tokenizer, run.sampling, engine)
         try:
-            await report(args, settings, generator, executor, work, few, common)
+            await report(asked.rounds, run, generator, executor, work, few, common)
         finally:
             generator.close()
 
 
-async def report(args, settings, generator, executor, work: WorkList, few: WorkList, common: WorkList) -> None:
+async def report(
+    rounds: int,
+    run: RunSettings,
+    generator: Generator,
+    executor: Executor,
+    work: WorkList,
+    few: WorkList,
+    common: WorkList,
+) -> None:
     # --- (a) against the limit ---
     ratios = []
-    for number in range(args.rounds):
+    for number in range(rounds):
         await empty_cache(generator)
         recorder = Recorder(generator)
-        figures, _, trees = await pipeline(few, settings, recorder, executor)
+        figures, _, trees = await pipeline(few, run, recorder, executor)
         seconds, replies = await replay(generator, recorder.requests)
         per_token = figures["seconds"] / tokens_of(recorder.replies), seconds / tokens_of(replies)
         ratios.append(per_token[1] / per_token[0])
@@ -227,7 +251,7 @@ async def report(args, settings, generator, executor, work: WorkList, few: WorkL
     rate = figures["nodes"] / figures["seconds"]
     speedups = []
     for name, way in (("common way", WithoutPrefixCache(generator)), ("with vLLM's prefix cache", generator)):
-        seconds, nodes = await common_way(common, settings, way)
+        seconds, nodes = await common_way(common, run, way)
         speedups.append(rate / (nodes / seconds))
         print(
             f"{name}: {len(common.questions)} questions, {nodes} nodes, {seconds:.1f} s; the pipeline writes "
@@ -237,7 +261,7 @@ async def report(args, settings, generator, executor, work: WorkList, few: WorkL
 
     # --- (c) with more questions ---
     await empty_cache(generator)
-    many, log, many_trees = await pipeline(work, settings, generator, executor)
+    many, log, many_trees = await pipeline(work, run, generator, executor)
     rates = len(few.questions) / figures["seconds"], len(work.questions) / many["seconds"]
     print(f"questions per second: {rates[0]:.3f} with {len(few.questions)}, {rates[1]:.3f} with {len(work.questions)}")
     print(f"seconds per 1,000 output tokens: {json.dumps([round(1000 * value, 2) for value in per_token])}")

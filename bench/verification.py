@@ -20,6 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -38,6 +39,17 @@ ROOTS = 4  # first attempts of a tree; all other queries are revisions of wrong 
 PROMPT = "CREATE TABLE a_table (a_column TEXT, another_column INTEGER);\n" * 50  # about as long as real ones are
 
 
+@dataclass(frozen=True)
+class VerificationBench:
+    """The flags, by name."""
+
+    data: str
+    db_root: str
+    nodes: int
+    workers: int
+    rounds: int
+
+
 async def judge_all(trees: Sequence[tuple[Question, list[str]]], db_root: str, workers: int) -> list[list[Verdict]]:
     """The verdicts on all queries, and nothing else."""
     with Executor(workers, gold_cache=cache_folder("gold"), perturbed=cache_folder("perturbed")) as executor:
@@ -47,14 +59,14 @@ async def judge_all(trees: Sequence[tuple[Question, list[str]]], db_root: str, w
         return await asyncio.gather(*tasks)
 
 
-def queries_of(args: argparse.Namespace) -> list[tuple[Question, list[str]]]:
+def queries_of(settings: VerificationBench) -> list[tuple[Question, list[str]]]:
     """Questions with their queries, `--nodes` in all."""
-    rows = read_rows(args.data, {"db_id": str, "SQL": str})
+    rows = read_rows(settings.data, {"db_id": str, "SQL": str})
     for db_id in sorted({row["db_id"] for row in rows}):
-        check_database(database_path(args.db_root, db_id))
-    candidates = quick_candidates(rows, args.db_root, args.nodes)
-    if len(candidates) < args.nodes:
-        raise InputError(f"{args.data}: only {len(candidates)} quick queries, --nodes {args.nodes} are needed")
+        check_database(database_path(settings.db_root, db_id))
+    candidates = quick_candidates(rows, settings.db_root, settings.nodes)
+    if len(candidates) < settings.nodes:
+        raise InputError(f"{settings.data}: only {len(candidates)} quick queries, --nodes {settings.nodes} are needed")
     grouped: dict[tuple[str, str], list[str]] = {}
     for candidate in candidates:
         grouped.setdefault((candidate.path.stem, candidate.gold), []).append(candidate.sql)
@@ -108,14 +120,14 @@ def seconds(work) -> float:
     return time.perf_counter() - start
 
 
-def run_verification(folder: Path, files: tuple[Path, Path], args: argparse.Namespace) -> None:
+def run_verification(folder: Path, files: tuple[Path, Path], settings: VerificationBench) -> None:
     """`python -m eval` in this process. Raises InputError when it finds anything, for then the trees were not true."""
-    places = ["--db_root", args.db_root, "--output", str(folder / "report.json"), "--sql_workers", str(args.workers)]
-    if verify(["--tree_file", str(files[0]), "--pairs", str(files[1]), *places]):
+    words = ["--tree_file", str(files[0]), "--pairs", str(files[1]), "--output", str(folder / "report.json")]
+    if verify([*words, "--db_root", settings.db_root, "--sql_workers", str(settings.workers)]):
         raise InputError("the verification found errors in trees that were just made: see above")
 
 
-def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> VerificationBench:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     home = "data/train" if Path("data/train/train.json").is_file() else "data/demo"
     parser.add_argument("--data", default=f"{home}/train.json", help="question file")
@@ -123,27 +135,27 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=600, help="how many queries the trees hold")
     parser.add_argument("--workers", type=int, default=2, help="processes that execute SQL")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of each measurement")
-    return parser.parse_args(words)
+    return VerificationBench(**vars(parser.parse_args(words)))
 
 
 def main(words: list[str] | None = None) -> None:
-    args = parse_arguments(words)
-    queries = queries_of(args)
+    settings = parse_arguments(words)
+    queries = queries_of(settings)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["RESQLVER_CACHE"] = str(folder / "cache")
-        verdicts = asyncio.run(judge_all(queries, args.db_root, args.workers))
+        verdicts = asyncio.run(judge_all(queries, settings.db_root, settings.workers))
         judged = [item for item in zip(queries, verdicts, strict=True) if item[1][0].gold.outcome == "ok"]
         queries, trees = [asked for asked, _ in judged], [tree_of(*asked, verdicts) for asked, verdicts in judged]
         files = write_files(folder, trees)
         sizes = [round(file.stat().st_size / 1e6, 1) for file in files]
         nodes = sum(len(tree.nodes) for tree in trees)
-        print(f"{nodes} nodes in {len(trees)} trees, files of {sizes} MB, {args.rounds} rounds", flush=True)
+        print(f"{nodes} nodes in {len(trees)} trees, files of {sizes} MB, {settings.rounds} rounds", flush=True)
 
         bare, verifying = [], []
-        for number in range(args.rounds):
-            bare.append(seconds(lambda: asyncio.run(judge_all(queries, args.db_root, args.workers))))
-            verifying.append(seconds(lambda: run_verification(folder, files, args)))
+        for number in range(settings.rounds):
+            bare.append(seconds(lambda: asyncio.run(judge_all(queries, settings.db_root, settings.workers))))
+            verifying.append(seconds(lambda: run_verification(folder, files, settings)))
             figures = {"bare": round(bare[-1], 3), "verifying": round(verifying[-1], 3)}
             print(f"round {number + 1}, seconds: {json.dumps(figures)}", flush=True)
     over = median(whole / least for whole, least in zip(verifying, bare, strict=True))

@@ -79,7 +79,7 @@ def settings_of(args: argparse.Namespace) -> VerifySettings:
     if args.scores and not args.html:
         raise InputError("--scores are shown in the viewer: name its file with --html")
     paths = args.tree_file, args.db_root, args.pairs, Path(args.output), args.html, args.scores
-    settings = VerifySettings(*paths, sql_settings(args))
+    settings = VerifySettings(*paths, sql_settings(args.sql_workers, args.sql_timeout))
     if settings.page == settings.output:
         raise InputError(f"--output {args.output}: the page beside the report has that name; use .json")
     given = Counter(Path(path).resolve() for path in (*args.tree_file, *args.pairs, args.scores) if path)

@@ -226,7 +226,7 @@ def main(words: list[str] | None = None) -> None:
     args = parse_arguments(words)
 
     # --- everything that can be wrong, before a query runs ---
-    settings = sql_settings(args)
+    settings = sql_settings(args.sql_workers, args.sql_timeout)
     questions = load_questions(args.questions)
     queries = matched(questions, read_predictions(args.predictions), args.predictions)
     db_ids = sorted({question.db_id for question in questions})

@@ -4,7 +4,6 @@ What a worker does is in `tree.sql.worker`, what one query may do in `tree.sql.g
 `tree.sql.verdict`.
 """
 
-import argparse
 import asyncio
 import os
 import signal
@@ -52,16 +51,16 @@ def add_sql_flags(add: Callable, workers: str) -> None:
     add("--sql_timeout", type=float, default=TIMEOUT, help="time limit of one query, in seconds")
 
 
-def sql_settings(args: argparse.Namespace, workers: int | None = None) -> SqlSettings:
-    """The settings that the flags of `add_sql_flags` name; `workers` where they name 0 (None: one per core).
+def sql_settings(workers: int, timeout: float, default: int | None = None) -> SqlSettings:
+    """The settings that the flags of `add_sql_flags` name; 0 `workers` are the `default` (None: one per core).
 
     Raises InputError for one out of its range.
     """
-    if args.sql_workers < 0:
-        raise InputError(f"--sql_workers {args.sql_workers}: must not be negative")
-    if args.sql_timeout <= 0:
-        raise InputError(f"--sql_timeout {args.sql_timeout}: must be positive")
-    return SqlSettings(args.sql_workers or workers or os.cpu_count() or 1, args.sql_timeout)
+    if workers < 0:
+        raise InputError(f"--sql_workers {workers}: must not be negative")
+    if timeout <= 0:
+        raise InputError(f"--sql_timeout {timeout}: must be positive")
+    return SqlSettings(workers or default or os.cpu_count() or 1, timeout)
 
 
 # --- databases ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import math
 from random import Random
 from statistics import mean
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from bench.scale_simulation import (
     NODES,
     Engine,
+    Figures,
     Gpu,
     SimulatedRequest,
     Tree,
@@ -23,15 +23,14 @@ from bench.scale_simulation import (
 )
 from tree.tree_node import Question
 
-FIGURES = {"one_rate": 100, "full_rate": 1_000, "read_rate": 1_000, "schema_tokens": 500, "question_tokens": 100}
-ENGINE = SimpleNamespace(**FIGURES)
-DRAWN = {"spread": 0.5, "slow_queries": 0.1, "sql_timeout": 30, "sql_seconds": 0.1, "repeated": 0.2}
+ENGINE = Figures(one_rate=100, full_rate=1_000, read_rate=1_000, schema_tokens=500, question_tokens=100)
+DRAWN = Figures(spread=0.5, slow_queries=0.1, sql_timeout=30, sql_seconds=0.1, repeated=0.2)
 
 
 def test_the_shares_of_right_replies_have_the_measured_figures():
-    args = SimpleNamespace(pass_at_1=0.38, pass_at_4=0.6, alike=0.1)
+    figures = Figures(pass_at_1=0.38, pass_at_4=0.6, alike=0.1)
     questions = [Question(number, f"db{number % 50}", "", "", "") for number in range(20_000)]
-    shares = shares_right(questions, args, Random(0))
+    shares = shares_right(questions, figures, Random(0))
     assert mean(shares) == pytest.approx(0.38, abs=0.01)
     assert mean(1 - (1 - share) ** 4 for share in shares) == pytest.approx(0.6, abs=0.01)
     a, b = beta_shape(0.38, 0.6)
@@ -40,7 +39,7 @@ def test_the_shares_of_right_replies_have_the_measured_figures():
 
 @given(st.integers(), st.floats(0, 1))
 def test_a_tree_has_no_more_queries_than_its_bound(seed, right):
-    tree = draw_tree(Question(0, "db", "", "", ""), right, 60, SimpleNamespace(**DRAWN), Random(seed))
+    tree = draw_tree(Question(0, "db", "", "", ""), right, 60, DRAWN, Random(seed))
     requests, queue = [], [tree.first]
     while queue:
         requests.append(queue.pop())
@@ -62,7 +61,7 @@ def test_one_reply_takes_what_its_tokens_prompt_and_sql_take():
 @given(st.integers(1, 60), st.integers(0, 5))
 def test_an_engine_is_never_faster_than_its_full_rate(count, seed):
     random = Random(seed)
-    trees = [draw_tree(Question(0, "db", "", "", ""), 0.4, 60, SimpleNamespace(**DRAWN), random) for _ in range(count)]
+    trees = [draw_tree(Question(0, "db", "", "", ""), 0.4, 60, DRAWN, random) for _ in range(count)]
     tokens, queue = 0.0, [tree.first for tree in trees]
     while queue:
         request = queue.pop()

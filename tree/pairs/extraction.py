@@ -5,10 +5,9 @@ to each other in the tree: `relation` says what the rejected node is to the chos
 sibling). *Baseline* pairs take the deepest correct against the shallowest incorrect ones.
 """
 
-import argparse
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.files import InputError
@@ -35,6 +34,7 @@ class PairSettings:
 
     A correct chosen query must have the verdict `match` ("ex" or "strict"). `keep_fragile` trusts correct queries that
     are right only by coincidence. A tree gives at most `max_pairs`, `max_per_relation` of each relation (0 = no bound).
+    Raises InputError for a bound below 0.
     """
 
     strategy: str = "emerge"
@@ -42,6 +42,11 @@ class PairSettings:
     keep_fragile: bool = False
     max_pairs: int = 16
     max_per_relation: int = 8
+
+    def __post_init__(self):
+        for name in ("max_pairs", "max_per_relation"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} {getattr(self, name)}: must not be negative")
 
 
 @dataclass(frozen=True)
@@ -273,18 +278,9 @@ def _in_rounds(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
 # --- flags ----------------------------------------------------------------------------------------------------------
 
 
-def add_pair_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of PairSettings, but for the strategy."""
-    add = parser.add_argument_group("pairs").add_argument
+def add_pair_flags(add: Callable) -> None:
+    """The flags of PairSettings but for the strategy, by a parser's `add_argument`."""
     add("--match", choices=("strict", "ex"), default="strict", help="verdict that a correct chosen query must have")
     add("--keep_fragile", action="store_true", help="trust correct queries that are right only by coincidence")
     add("--max_pairs", type=int, default=16, help="pairs of a question at most, the hardest are kept (0 = no bound)")
     add("--max_per_relation", type=int, default=8, help="and of each relation at most (0 = no bound)")
-
-
-def pair_settings(args: argparse.Namespace, strategy: str = PairSettings.strategy) -> PairSettings:
-    """The settings that the flags of `add_pair_flags` name. Raises InputError for one that is out of its range."""
-    for name in ("max_pairs", "max_per_relation"):
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
-    return PairSettings(strategy, args.match, args.keep_fragile, args.max_pairs, args.max_per_relation)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from common.files import InputError, read_json
 from common.model_folder import check_model_folder
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Sampling
-from tree.pairs.extraction import PairSettings, add_pair_flags, pair_settings
+from tree.pairs.extraction import STRATEGIES, PairSettings, add_pair_flags
 from tree.prompts import REVISIONS
 from tree.run.prompt_settings import PromptSettings
 from tree.schema.write import FORMATS
@@ -78,7 +78,7 @@ def parse_arguments(words: list[str] | None = None, description: str | None = No
     _add_run_flags(parser.add_argument_group("questions and files").add_argument)
     _add_prompt_flags(parser.add_argument_group("prompts").add_argument)
     _add_tree_flags(parser.add_argument_group("trees").add_argument)
-    add_pair_flags(parser)
+    add_pair_flags(parser.add_argument_group("pairs").add_argument)
     _add_engine_flags(parser.add_argument_group("model and engine").add_argument)
     add_sql_flags(parser.add_argument_group("SQL").add_argument, f"half of the cores, at most {MOST_SQL_WORKERS}")
     args = parser.parse_args(words)
@@ -148,8 +148,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("top_p", "gpu_memory"):
         if not 0 < getattr(args, name) <= 1:
             raise InputError(f"--{name} {getattr(args, name)}: must be above 0 and at most 1")
-    pair_settings(args)
-    sql_settings(args)
+    _pairs(vars(args))  # each checks its own
+    sql_settings(args.sql_workers, args.sql_timeout)
     if not 0 <= args.shard_id < args.num_shards:
         raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
     if args.gpu_gib and not args.dry_run:
@@ -173,15 +173,16 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
     # as the manifest is to record it
     args.max_prompt_tokens = min(args.max_prompt_tokens or context, context - args.max_tokens)
     flags = vars(args)
+    half_of_the_cores = max(1, (os.cpu_count() or 1) // 2)
     parts = {
         "model": model,
         "context_limit": context,
         "prompts": _part(PromptSettings, flags),
         "tree": _part(TreeSettings, flags),
-        "pairs": pair_settings(args),
+        "pairs": _pairs(flags),
         "sampling": _part(Sampling, flags),
         "engine": _part(EngineSettings, flags),
-        "sql": sql_settings(args, max(1, min(MOST_SQL_WORKERS, (os.cpu_count() or 2) // 2))),
+        "sql": sql_settings(args.sql_workers, args.sql_timeout, default=min(MOST_SQL_WORKERS, half_of_the_cores)),
         "arguments": flags,
     }
     return _part(RunSettings, flags | parts)
@@ -190,6 +191,11 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
 def _part(kind: type[Part], values: dict) -> Part:
     """A dataclass whose fields are looked up among `values`."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})
+
+
+def _pairs(flags: dict) -> PairSettings:
+    """Those of both strategies, which have no flag here: pairs of each are written."""
+    return _part(PairSettings, {"strategy": STRATEGIES[0], **flags})
 
 
 def _context_limit(asked: int, model: Path) -> int:
