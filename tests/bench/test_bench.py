@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from bench import gpu_check, packed_attention
 from common.files import write_json
-from tests.conftest import assert_one_line_error, run_script
+from tests.conftest import assert_one_line_error, run_main, run_script
 from tree.prompts import REVISIONS
 from tree.questions import limited, load_questions
 from tree.tree_node import INITIAL, RevisionTree, tree_to_json
@@ -80,19 +81,23 @@ def test_revision_yield(demo, tiny_generator):
     assert all(f"\n{revision} " in run.stdout for revision in REVISIONS)
 
 
-def test_prompt_formats(demo, tiny_generator, tmp_path):
-    """One way is run, the runs of the others are there."""
-    questions = limited(load_questions(demo[1]), 4)
+def test_prompt_formats(dataset, tiny_model, tmp_path, monkeypatch):
+    """One way is run, with a fake generator; the runs of the others are there."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/bash\nexec {sys.executable} "${{@/tree.run_pipeline/tests.fake_worker}}"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    questions = limited(load_questions(dataset), 4)
     for way in ("ddl_values", "mschema_bare", "mschema_values"):
-        run_folder = tmp_path / f"{demo[1].parent.name}_{way}" / "tree_dataset" / "part0" / "20260101_120000"
+        run_folder = tmp_path / f"{dataset.parent.name}_{way}" / "tree_dataset" / "part0" / "20260101_120000"
         trees = [RevisionTree(question, "the task") for question in questions]
         for tree in trees:
             query = {"generated_sql": "SELECT 1", "execution_feedback": "", "outcome": "ok"}
             tree.add(INITIAL, **query, is_correct=way == "mschema_values", strict_match=True, flags=["fragile"])
         write_json(run_folder / "all_trees.json", [tree_to_json(tree) for tree in trees])
         write_json(run_folder / "manifest.json", {})
-    few = ("--questions", "4", "--samples", "2", "--output", tmp_path)
-    run = run_script("-m", "bench.prompt_formats", "--model", tiny_generator, *demo, *few)
+    data = ("--data", dataset, "--db_root", dataset.parent / "databases", "--model", tiny_model)
+    run = run_main("bench.prompt_formats", *data, "--questions", "4", "--samples", "2", "--output", tmp_path)
     assert run.returncode == 0, run.stderr
     rows = {
         match.group(1): [float(number) for number in match.group(2).split()]
@@ -136,23 +141,23 @@ def test_reward_training(rich_pairs, tiny_model):
 
 def test_reward_scoring(rich_pairs, tiny_model):
     few = ("--model", tiny_model, "--data", rich_pairs, "--questions", "2", "--rounds", "1")
-    found = promises(run_script("-m", "bench.reward_scoring", *few))
+    found = promises(run_main("bench.reward_scoring", *few))
     assert set(found) == {"packed_scoring_speedup", "packed_scoring_difference"}
     assert found["packed_scoring_difference"] <= 1e-4
-    run = run_script("-m", "bench.reward_scoring", *few, "--questions", "4")
+    run = run_main("bench.reward_scoring", *few, "--questions", "4")
     assert run.returncode == 2 and "only 3 questions" in run.stderr
 
 
 def test_packed_attention(rich_pairs, tiny_model):
     few = ("--model", tiny_model, "--data", rich_pairs, "--rounds", "1", "--questions")
-    found = promises(run_script("-m", "bench.packed_attention", *few, "1", "3"))
+    found = promises(run_main("bench.packed_attention", *few, "1", "3"))
     assert set(found) == {"packed_attention_speedup_1_questions", "packed_attention_speedup_3_questions"}
-    assert_one_line_error(run_script("-m", "bench.packed_attention", *few, "4"), "--questions 4", "3")
+    assert_one_line_error(run_main("bench.packed_attention", *few, "4"), "--questions 4", "3")
 
 
 def test_reward_precision(rich_pairs, tiny_model):
     way = ("--compare", "precision", "--adapter", "none")
-    run = run_script("-m", "bench.reward_scoring", *way, "--model", tiny_model, "--data", rich_pairs)
+    run = run_main("bench.reward_scoring", *way, "--model", tiny_model, "--data", rich_pairs)
     found = promises(run)
     assert set(found) == {"bfloat16_pairs_changed", "bfloat16_best_candidate_changed", "bfloat16_speedup"}
     assert 0 <= found["bfloat16_pairs_changed"] <= 1 and "float32: pairwise accuracy" in run.stdout
@@ -174,7 +179,7 @@ def test_learning_curve(dataset, tiny_model, tmp_path):
     places = ("--db_root", dataset.parent / "databases", "--output_dir", tmp_path / "curve")
     trees = ("--train_trees", files["shop"], "--test_trees", files["store"], "--sizes", "2", "9")
     flags = ("--", "--max_steps", "1", "--validation_fraction", "0")
-    run = run_script("-m", "bench.learning_curve", "--model", tiny_model, *trees, *places, *flags)
+    run = run_main("bench.learning_curve", "--model", tiny_model, *trees, *places, *flags)
     ways = [
         f"{way}_over_{what}_low"
         for way in ("reward", "executes_reward", "reward_vote")
@@ -209,7 +214,7 @@ def test_gpu_check_runs_on_a_cpu(tmp_path):
 def test_gpu_check_refuses_another_size_and_a_folder_without_figures(tmp_path):
     assert_one_line_error(run_script("bench/gpu_check.sh", SIZE="7b", OUT=str(tmp_path)), "SIZE=7b")
     (tmp_path / "2_training.log").write_text("STAGE 2_training: failed after 3 s: out of memory\n")
-    assert_one_line_error(run_script("-m", "bench.gpu_check", "table", tmp_path), str(tmp_path))
+    assert_one_line_error(run_main("bench.gpu_check", "table", tmp_path), str(tmp_path))
 
 
 def test_gpu_check_shows_what_a_stopped_stage_measured(tmp_path):
@@ -219,7 +224,7 @@ def test_gpu_check_shows_what_a_stopped_stage_measured(tmp_path):
         "FIGURE step, TR\nSTAGE 2_training: stopped after 210 s\n"
     )
     (tmp_path / "4_attention.log").write_text("FAILED 4 questions, flex_attention: RuntimeError: no | Triton\n")
-    run = run_script("-m", "bench.gpu_check", "table", tmp_path)
+    run = run_main("bench.gpu_check", "table", tmp_path)
     assert run.returncode == 0 and ", a GPU; torch 9. `bash bench/gpu_check.sh`:" in run.stdout
     assert run.stdout.splitlines()[2:] == [
         "| | median | values |",

@@ -88,7 +88,7 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(tmp_path, tiny_model
     killed = train(output, tiny_model, kill=f"checkpoint {steps - 1}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert steps_of(output)[-1] == steps - 1 and newest_checkpoint(output).name == f"checkpoint-{steps - 2}"
-    other = train(output, tiny_model, "--seed", "1")
+    other = train_here(output, tiny_model, "--seed", "1")
     assert_one_line_error(other, "unfinished run with other settings", "--fresh")
     assert "\n  seed: 0 -> 1\n" in other.stderr
     killed = train(output, tiny_model, kill="adapter 1")
@@ -107,7 +107,7 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(tmp_path, tiny_model
         assert metrics[0][name] == metrics[1][name], name
     assert steps_of(whole) == steps_of(output) and not (output / "unfinished.json").exists()
 
-    again = train(output, tiny_model)
+    again = train_here(output, tiny_model)
     assert again.returncode == 0 and "nothing is trained" in again.stdout
 
 

@@ -14,7 +14,7 @@ from eval.adapter_prompts import with_prompts
 from eval.candidates import read_pools
 from reward.model import load_reward_model, score
 from reward.tokens import load_tokenizer
-from tests.conftest import assert_one_line_error, run_script
+from tests.conftest import assert_one_line_error, run_main
 from tests.fake_worker import FakeGenerator
 from tree import merge_shards, run_pipeline
 from tree.run.prompt_settings import PromptSettings, made_with
@@ -121,8 +121,8 @@ def test_what_is_not_recorded_whole_is_unknown(recorded):
 
 
 def train(data: Path, adapter: Path, base: Path):
-    run = run_script(
-        *("train.py", "--model_id", base, "--data_path", data.resolve(), "--output_dir", adapter),
+    run = run_main(
+        *("train", "--model_id", base, "--data_path", data.resolve(), "--output_dir", adapter),
         *("--max_steps", "2", "--learning_rate", "0.05", "--validation_fraction", "0"),
     )
     assert run.returncode == 0, run.stderr
@@ -130,8 +130,8 @@ def train(data: Path, adapter: Path, base: Path):
 
 
 def evaluate(base: Path, folder: Path, *flags: str | Path):
-    return run_script(
-        *("evaluate.py", "--base_model", base, "--db_root", folder / "databases", "--dtype", "float32"),
+    return run_main(
+        *("evaluate", "--base_model", base, "--db_root", folder / "databases", "--dtype", "float32"),
         *("--allow_overlap", "--output_file", folder / "report.json", *flags),
     )
 
