@@ -1,4 +1,4 @@
-"""Builders of trees, pairs and databases that several tests use."""
+"""Builders of trees, databases and runs of scripts that several tests use."""
 
 import json
 from contextlib import closing
@@ -141,13 +141,12 @@ def report_of(folder: Path) -> dict:
 
 # --- runs of train.py and evaluate.py ---------------------------------------------------------------------------------
 
-FLAGS = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
-
 
 def training(folder: Path, base: Path, *flags: object) -> tuple:
-    """The flags of train.py for `folder`/pairs.json and `folder`/adapter."""
+    """The flags of train.py for four steps on `folder`/pairs.json, into `folder`/adapter; later flags win."""
     data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", base)
-    return *data, *FLAGS, "--validation_fraction", "0.3", *flags
+    steps = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
+    return *data, *steps, "--validation_fraction", "0.3", *flags
 
 
 def train(folder: Path, base: Path, *flags: object):
@@ -155,6 +154,7 @@ def train(folder: Path, base: Path, *flags: object):
 
 
 def evaluation(folder: Path, base: Path, *adapters: object) -> tuple:
+    """The flags of evaluate.py for adapters on `folder`/pairs.json, in float32, with `folder`/report.json."""
     data = ("--test_data", folder / "pairs.json", "--output_file", folder / "report.json")
     return "--base_model", base, *data, "--batch_size", "3", "--dtype", "float32", "--adapters", *adapters
 
