@@ -34,9 +34,9 @@ class Turn(NamedTuple):
 Prompt = tuple[Turn, ...]  # what stands before an answer; it can be a key
 
 
-def task_prompt(task: str) -> Prompt:
+def user_prompt(text: str) -> Prompt:
     """The prompt of one user message."""
-    return (Turn("user", task),)
+    return (Turn("user", text),)
 
 
 def prompt_digest(prompt: Prompt) -> str:
@@ -76,6 +76,16 @@ class PreferencePair:
     @property
     def nodes(self) -> tuple[str, str]:
         return self.chosen_node, self.rejected_node
+
+    @property
+    def distance_gap(self) -> str:
+        """How many revisions further the rejected query is from a correct one: "never" when it reached none.
+
+        "" for a pair that does not say.
+        """
+        if self.chosen_dist is None:
+            return ""
+        return "never" if self.rejected_dist is None else str(self.rejected_dist - self.chosen_dist)
 
     @property
     def margin(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.files import InputError
-from common.preference import Prompt, task_prompt
+from common.preference import Prompt, user_prompt
 from common.rows import fit_row, iterate_json
 from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
 from tree.sql.cache import cache_folder
@@ -44,7 +44,7 @@ class CandidatePool:
     @property
     def conversation(self) -> Prompt:
         """The prompt as the reward model reads it."""
-        return task_prompt(self.prompt)
+        return user_prompt(self.prompt)
 
 
 def read_pools(path: str) -> list[CandidatePool]:

@@ -14,7 +14,7 @@ from eval.pair_report import BINS, GROUPS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Table = tuple[str, Rows]  # with its title
+TitledRows = tuple[str, Rows]
 PAIR_COLUMNS = ("pairs", "accuracy [95 %]", "AUC [95 %]", "mean margin", "ECE", "ties")
 
 
@@ -27,7 +27,7 @@ def interval(figure: dict[str, float | None]) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def pair_tables(pairs: dict) -> Iterator[Table]:
+def pair_tables(pairs: dict) -> Iterator[TitledRows]:
     """Adapters and baselines; each adapter minus the one before."""
     rows = [["", *PAIR_COLUMNS]]
     for name, report in pairs["adapters"].items():
@@ -42,7 +42,7 @@ def pair_tables(pairs: dict) -> Iterator[Table]:
         yield "Differences in pairwise accuracy", [["", "difference [95 %]"], *rows]
 
 
-def group_tables(adapters: dict[str, dict]) -> Iterator[Table]:
+def group_tables(adapters: dict[str, dict]) -> Iterator[TitledRows]:
     """Accuracy of each adapter by properties of the pairs."""
     for group in GROUPS:
         reports = [report[f"by_{group}"] for report in adapters.values()]
@@ -55,7 +55,7 @@ def group_tables(adapters: dict[str, dict]) -> Iterator[Table]:
             yield f"Pairwise accuracy by {name}", [[name, "pairs", *adapters], *rows]
 
 
-def choice_tables(choice: dict) -> Iterator[Table]:
+def choice_tables(choice: dict) -> Iterator[TitledRows]:
     """Rules over N; one minus another."""
     numbers = [f"N = {number}" for number in choice["sizes"]]
     rows = [[label(way["choose"], way["adapter"]), *map(interval, way["ex"].values())] for way in choice["ways"]]
@@ -65,7 +65,7 @@ def choice_tables(choice: dict) -> Iterator[Table]:
     yield "Differences in EX", [["difference [95 %]", *numbers], *rows]
 
 
-def main_tables(report: dict) -> Iterator[Table]:
+def main_tables(report: dict) -> Iterator[TitledRows]:
     if pairs := report.get("pairs"):
         yield from pair_tables(pairs)
     if choice := report.get("choice"):

@@ -58,17 +58,10 @@ def calibration_error(differences: np.ndarray, weights: np.ndarray) -> float:
     return sum(part["share"] * abs(part["accuracy"] - part["confidence"]) for part in calibration(differences, weights))
 
 
-def distance_gap(pair: PreferencePair) -> str:
-    """How many revisions further the rejected query is from a correct one; "never" when it reached none."""
-    if pair.chosen_dist is None:
-        return ""
-    return "never" if pair.rejected_dist is None else str(pair.rejected_dist - pair.chosen_dist)
-
-
 # property -> its value of a pair, "" for a pair that does not say
 GROUPS: dict[str, Callable[[PreferencePair], str]] = {
     "relation": lambda pair: pair.relation,
-    "distance_gap": distance_gap,
+    "distance_gap": lambda pair: pair.distance_gap,
     "difficulty": lambda pair: pair.difficulty,
     "database": lambda pair: pair.db_id,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.files import InputError, read_json
 from common.manifest import MERGED_MANIFEST
-from common.preference import OWN_COLUMNS, PreferencePair, Prompt, iterate_pairs, prompt_digest, task_prompt
+from common.preference import OWN_COLUMNS, PreferencePair, Prompt, iterate_pairs, prompt_digest, user_prompt
 from eval.verify import CheckedTree
 from tree.pairs.extraction import STRATEGIES, certain_pairs, fragile_nodes, tree_distances
 from tree.pairs.pair_files import pair_manifest_path
@@ -134,7 +134,7 @@ def _facts(row: StoredPair, tree: RevisionTree) -> Iterator[Finding]:
     for what, stored, found in compared:
         if stored != found:
             yield Finding(row.nodes, what, stored, found)
-    if row.prompt != prompt_digest(task_prompt(tree.prompt)):
+    if row.prompt != prompt_digest(user_prompt(tree.prompt)):
         yield Finding(row.nodes, "prompt", "another text", "the prompt of the tree (node_initial.input_seq)")
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from torch import Tensor
-from transformers import EvalPrediction, TrainerCallback
+from torch import Tensor, nn
+from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import RewardTrainer
 
 from common.files import InputError
@@ -75,7 +75,13 @@ class PackedTrainer(RewardTrainer):
         pairs = sum((batch["relations"] != NO_PAIR).sum() for batch in batch_samples)
         return self.accelerator.reduce(torch.as_tensor(pairs, device=device), "sum")
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
         real = inputs["relations"] != NO_PAIR
         chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
         losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
@@ -87,7 +93,13 @@ class PackedTrainer(RewardTrainer):
         # the gradients of the processes are averaged
         return losses.sum() * self.accelerator.num_processes / num_items_in_batch
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, tuple[Tensor, Tensor], Tensor]:
         """No loss, but the reward differences and margins [Q, P] of the pairs, and their relations as labels."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
@@ -168,16 +180,16 @@ class LogsAndCheckpoints(TrainerCallback):
     def __init__(self, checkpoint_steps: int):
         self.checkpoint_steps = checkpoint_steps
 
-    def on_step_end(self, args, state, control, **_) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         if state.global_step >= state.max_steps:  # before the last checkpoint is written
             control.should_log = True
         elif self.checkpoint_steps and not state.epoch.is_integer():  # at the end of an epoch there is one anyway
             control.should_save |= state.global_step % self.checkpoint_steps == 0
 
-    def on_epoch_end(self, args, state, control, **_) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         control.should_log = True
 
-    def on_save(self, args, state, control, **_) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         PartialState().wait_for_everyone()  # each process writes its own random state
         if state.is_world_process_zero:
             output = Path(args.output_dir)

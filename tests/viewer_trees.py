@@ -1,6 +1,6 @@
 """Trees, findings, pairs and rewards for the pages of the tree viewer, hostile texts among them."""
 
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from tree.sql.results import FLAGS, OUTCOMES
 from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
@@ -65,7 +65,7 @@ def pair(number: int, chosen: str, rejected: str, sql: tuple[str, str] | None = 
     nodes = TREES[number]["nodes"]
     queries = sql or [nodes[node]["generated_sql"] for node in (chosen, rejected)]
     columns = {"chosen_dist": 0, "relation": "sibling", **more}
-    return PreferencePair(task_prompt("the task"), *queries, number, f"db_{number % 3}", chosen, rejected, **columns)
+    return PreferencePair(user_prompt("the task"), *queries, number, f"db_{number % 3}", chosen, rejected, **columns)
 
 
 PAIRS = [

@@ -15,11 +15,16 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.files import InputError
 from common.model_folder import fast_dtype
 from tree.prompts import Message
 from tree.replies import CLOSING, OPENING, EngineDied, Reply
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from vllm import SamplingParams
 
 CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
@@ -177,7 +182,7 @@ def _engine_arguments(settings: EngineSettings) -> dict:
     }
 
 
-def load_tokenizer(model: Path):
+def load_tokenizer(model: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder."""
     prepare_environment()
     from transformers import AutoTokenizer
@@ -185,7 +190,7 @@ def load_tokenizer(model: Path):
     return AutoTokenizer.from_pretrained(model)
 
 
-def encode(tokenizer, messages: Sequence[Message]) -> list[int]:
+def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) -> list[int]:
     """Token ids of a chat, through the model's own template, up to the opening of the assistant's reply."""
     asked = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
     return asked + tokenizer.encode(OPENING, add_special_tokens=False)
@@ -197,7 +202,7 @@ class Generator:
     Create it inside the running event loop: starting takes half a minute or more.
     """
 
-    def __init__(self, model: Path, tokenizer, sampling: Sampling, settings: EngineSettings):
+    def __init__(self, model: Path, tokenizer: "PreTrainedTokenizerBase", sampling: Sampling, settings: EngineSettings):
         print(f"starting the engine with {model}", flush=True)
         if not on_gpu():
             _prepare_cpu()
@@ -225,7 +230,7 @@ class Generator:
         """Whether the chat leaves room for a whole reply."""
         return len(encode(self.tokenizer, messages)) <= self.max_prompt_tokens
 
-    def parameters(self, n: int, seed: int):
+    def parameters(self, n: int, seed: int) -> "SamplingParams":
         """vLLM's parameters of one request."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind

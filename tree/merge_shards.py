@@ -23,8 +23,8 @@ from common.preference import OWN_COLUMNS, PreferencePair, iterate_pairs, prompt
 from tree.pairs.data_card import SplitCounts, data_card
 from tree.pairs.extraction import RELATIONS, STRATEGIES
 from tree.pairs.pair_files import PairManifest, read_pair_manifest
+from tree.tree_files import GROW_FIRST
 
-GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
 OUTPUTS = ("final_data_train.json", "final_data_test.json", "final_data_train.md", MERGED_MANIFEST)
 
 

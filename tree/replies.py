@@ -6,10 +6,11 @@ Not covered: whether the query is right, or even SQL; the executor says so.
 
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tree.sql.tokens import KEYWORDS, TOKEN, first_word
+from tree.sql.tokens import KEYWORDS, TOKEN, first_word, tokens
 
 # A reply begins with this, so that the model writes the query at once. Left to itself, Qwen2.5-Coder-1.5B often
 # explains first, which takes tokens and is right less often (docs/RESULTS.md).
@@ -137,15 +138,10 @@ def _mark(text: str, start: int, end: int) -> tuple[str, int]:
 # --- queries --------------------------------------------------------------------------------------------------------
 
 
-def _tokens(text: str, start: int, end: int | None) -> Iterator[str]:
-    """The tokens between two places, in upper case, without white space and comments."""
-    found = TOKEN.finditer(text, start, len(text) if end is None else end)
-    return (match.group().upper() for match in found if match.lastgroup != "layout")
-
-
-def _begins_query(text: str, start: int = 0, end: int | None = None) -> bool:
+def _begins_query(text: str, start: int = 0, end: int = sys.maxsize) -> bool:
     """Whether the text, after comments and parentheses, is SELECT …, VALUES (… or WITH … AS (…)"""
-    words = itertools.dropwhile(lambda word: word == "(", _tokens(text, start, end))
+    found = (token.text.upper() for token in tokens(text, start, end))
+    words = itertools.dropwhile(lambda word: word == "(", found)
     first = next(words, "")
     if first == "WITH":
         return _names_a_table(itertools.islice(words, MAX_WITH))

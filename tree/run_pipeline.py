@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.files import (
     InputError,
@@ -62,6 +63,9 @@ from tree.sql.results import Verdict
 from tree.sql_utils import Executor
 from tree.tree_builder import grow
 from tree.tree_node import Question, tree_from_json, tree_to_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHANGED = "what is finished is kept: put them back to resume with the same command, or begin anew with --fresh"
 
@@ -198,7 +202,9 @@ def sql_workers(settings: RunSettings) -> Executor:
     return Executor(settings.sql.workers, settings.sql.timeout, **caches)
 
 
-async def prepare(work: WorkList, settings: RunSettings, executor: Executor, tokenizer) -> list[int]:
+async def prepare(
+    work: WorkList, settings: RunSettings, executor: Executor, tokenizer: "PreTrainedTokenizerBase"
+) -> list[int]:
     """Gold queries, perturbed databases and prompts; the lengths of the prompts in tokens."""
     if not settings.no_gold:
         await check_gold(work, executor, settings.keep_empty_gold)

@@ -10,6 +10,7 @@ from pathlib import Path
 from common.files import InputError, read_json, run_script
 from common.tables import aligned
 from tree.run.run_folder import part_folder
+from tree.tree_files import GROW_FIRST
 
 HEAD = ("shard", "questions", "good", "bad", "emerge pairs", "baseline pairs", "skipped", "time")
 JOURNALS = ("trees.jsonl", "candidates.jsonl")
@@ -50,7 +51,7 @@ def table(output_dir: str) -> list[str]:
     """Lines: a head, then each shard of the newest run. Raises InputError when there is no run."""
     newest = newest_manifest(output_dir, "part*")
     if newest is None:
-        raise InputError(f"{output_dir}: no run here; grow trees first: bash tree/run_parallel.sh")
+        raise InputError(f"{output_dir}: no run here; {GROW_FIRST}")
     shards = range(read_json(newest, dict)["arguments"]["num_shards"])
     rows = [list(HEAD), *(row(shard, newest_manifest(output_dir, part_folder("", shard).name)) for shard in shards)]
     return aligned(rows, right=True)

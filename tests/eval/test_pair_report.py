@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from eval.evaluation_report import draw, markdown_page
 from eval.intervals import unseen
 from eval.pair_report import auc, calibration_error, pair_report
@@ -15,7 +15,7 @@ from reward.metrics import wins
 
 def pair(question_id: int, chosen="SELECT 1", rejected="SELECT 22", **columns) -> PreferencePair:
     content = {"db_id": "shop", "relation": "sibling", "chosen_dist": 0, "rejected_dist": None} | columns
-    return PreferencePair(task_prompt(f"question {question_id}"), chosen, rejected, question_id, **content)
+    return PreferencePair(user_prompt(f"question {question_id}"), chosen, rejected, question_id, **content)
 
 
 def rewards(pairs: list[PreferencePair], chosen: list[float], rejected: list[float]) -> dict:

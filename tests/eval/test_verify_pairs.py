@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import write_json
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from eval.verify import check_tree
 from eval.verify_pairs import Rules, check_pairs, check_sides, stored_pairs
 from tests.builders import report_of, shop_tree, trees_in_doubt, verify
@@ -26,7 +26,7 @@ from tree.pairs.extraction import (
 )
 from tree.tree_node import RevisionTree, tree_from_json, tree_to_json
 
-PAIR = PreferencePair(task_prompt("the task"), "SELECT 1", "SELECT 2", 1, "shop", chosen_dist=0).to_json()
+PAIR = PreferencePair(user_prompt("the task"), "SELECT 1", "SELECT 2", 1, "shop", chosen_dist=0).to_json()
 EVERY = {"match": "ex", "keep_fragile": True}
 
 

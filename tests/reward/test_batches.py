@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.reward_training import pair_rows
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from reward.batches import DatabaseSampler, QuestionCollator, question_rows
 from reward.data import group_by_prompt
 from reward.model import load_base
@@ -63,7 +63,7 @@ def test_every_epoch_and_seed_has_its_order():
 
 
 def preference(question: int, chosen: str, rejected: str, distances=(0, None)) -> PreferencePair:
-    prompt, nodes = task_prompt(LONG + "How many?" * question), ("", "")
+    prompt, nodes = user_prompt(LONG + "How many?" * question), ("", "")
     return PreferencePair(prompt, chosen, rejected, question, "shop", *nodes, *distances, relation="sibling")
 
 

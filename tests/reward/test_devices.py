@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_leaves
 
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from reward import model as model_module
 from reward import packing
 from reward.batches import QuestionCollator, question_rows
@@ -157,7 +157,7 @@ def test_an_exported_model_is_merged_on_the_cpu(gpu, tiny_model, tmp_path):
 
 
 def preference(question: int, chosen: str, rejected: str) -> PreferencePair:
-    prompt = task_prompt("How many products are there? " * (question + 1))
+    prompt = user_prompt("How many products are there? " * (question + 1))
     return PreferencePair(prompt, chosen, rejected, question, "shop", chosen_dist=0, relation="sibling")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
-from common.preference import OWN_COLUMNS, PreferencePair, Turn, read_pairs, task_prompt
+from common.preference import OWN_COLUMNS, PreferencePair, Turn, read_pairs, user_prompt
 from reward.batches import question_rows
 from reward.data import (
     contradictory_pairs,
@@ -185,7 +185,7 @@ def test_ties_count_as_half_and_only_equal_rewards_are_ties():
 
 
 def preference(prompt, question_id=None, db_id="", chosen="a", rejected="b") -> PreferencePair:
-    return PreferencePair(task_prompt(str(prompt)), chosen, rejected, question_id, db_id)
+    return PreferencePair(user_prompt(str(prompt)), chosen, rejected, question_id, db_id)
 
 
 few = st.integers(0, 9)

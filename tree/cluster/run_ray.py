@@ -22,6 +22,7 @@ import uuid
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 from common.files import InputError, check_writable, run_script
 from tree.cluster import ray_shard
@@ -47,7 +48,7 @@ def parse_arguments(words: list[str] | None = None) -> tuple[argparse.Namespace,
     return parser.parse_known_args(words)
 
 
-def connect(address: str):
+def connect(address: str) -> ModuleType:
     """The ray module, connected. Raises InputError when there is no such cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -67,7 +68,7 @@ def connect(address: str):
     return ray
 
 
-def shards_at_once(ray, cpus: int) -> int:
+def shards_at_once(ray: ModuleType, cpus: int) -> int:
     """How many shards the cluster can work on at a time. Raises InputError for none."""
     kind, amount = ("CPU", cpus) if cpus else ("GPU", 1)
     found = sum(int(node["Resources"].get(kind, 0) // amount) for node in ray.nodes() if node["Alive"])
@@ -83,7 +84,7 @@ class Driver:
     A shard is running (its task is in flight), due again at a moment (it was lost or failed), done, or given up.
     """
 
-    def __init__(self, ray, run: RayRun, sizes: list[int], cpus: int, retries: int):
+    def __init__(self, ray: ModuleType, run: RayRun, sizes: list[int], cpus: int, retries: int):
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
         from tqdm import tqdm
 

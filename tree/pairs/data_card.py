@@ -18,15 +18,10 @@ DATABASE = "Database"
 ORDER = ("simple", "moderate", "challenging", "ok", "empty", "error")
 
 
-def distance_gap(pair: PreferencePair) -> str:
-    """How much nearer the chosen query is to a correct one, in revisions."""
-    return "never reached" if pair.rejected_dist is None else str(pair.rejected_dist - pair.chosen_dist)
-
-
 # what pairs are counted by: the heading of the table and the group of a pair
 GROUPS: dict[str, Callable[[PreferencePair], str]] = {
     RELATION: lambda pair: pair.relation,
-    "Distance of the rejected query minus that of the chosen one (revisions)": distance_gap,
+    "Distance of the rejected query minus that of the chosen one (revisions)": lambda pair: pair.distance_gap,
     "Difficulty of the question": lambda pair: pair.difficulty or UNKNOWN,
     "Outcome of the rejected query": lambda pair: pair.rejected_outcome or UNKNOWN,
     DATABASE: lambda pair: pair.db_id,

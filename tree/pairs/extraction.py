@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.files import InputError
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from tree.prompts import AGAIN
 from tree.sql.canonical import canonical_sql
 from tree.sql.results import FRAGILE
@@ -104,10 +104,10 @@ def prefers(chosen: TreeNode, rejected: TreeNode, distances: TreeDistances, matc
     return bool(one and other) and one != other
 
 
-Candidates = Iterator[tuple[TreeNode, TreeNode, str]]  # to be chosen, to be rejected, relation of that to the chosen
+PossiblePairs = Iterator[tuple[TreeNode, TreeNode, str]]  # to be chosen, to be rejected, relation of that to the chosen
 
 
-def _neighbours(nodes: Sequence[TreeNode]) -> Candidates:
+def _neighbours(nodes: Sequence[TreeNode]) -> PossiblePairs:
     """Nodes next to each other in the tree, both ways round."""
     by_id = {node.node_id: node for node in nodes}
     for node in nodes:
@@ -120,7 +120,7 @@ def _neighbours(nodes: Sequence[TreeNode]) -> Candidates:
             yield one, other, "sibling"
 
 
-def _deepest_and_shallowest(nodes: Sequence[TreeNode]) -> Candidates:
+def _deepest_and_shallowest(nodes: Sequence[TreeNode]) -> PossiblePairs:
     """The deepest correct nodes against the shallowest incorrect ones."""
     correct = [node for node in nodes if node.is_correct]
     wrong = [node for node in nodes if not node.is_correct]
@@ -146,10 +146,10 @@ def certain_pairs(
     distances = tree_distances(tree, distrusted)
     trusted = (node for node in tree.nodes.values() if node.node_id not in distrusted)
     nodes = sorted(trusted, key=lambda node: (node.d, node.j))
-    candidates = _neighbours(nodes) if strategy == "emerge" else _deepest_and_shallowest(nodes)
+    possible = _neighbours(nodes) if strategy == "emerge" else _deepest_and_shallowest(nodes)
     return [
         pair_of(tree, chosen, rejected, distances, relation)
-        for chosen, rejected, relation in candidates
+        for chosen, rejected, relation in possible
         if prefers(chosen, rejected, distances, match)
     ]
 
@@ -160,7 +160,7 @@ def pair_of(
     """Two nodes of a tree as a pair, certain or not."""
     question = tree.question
     return PreferencePair(
-        prompt=task_prompt(tree.prompt),
+        prompt=user_prompt(tree.prompt),
         chosen=chosen.generated_sql,
         rejected=rejected.generated_sql,
         question_id=question.question_id,

@@ -141,7 +141,7 @@ def returns_constants(sql: str) -> bool:
 
     read = (exp.Column, exp.Star, exp.AggFunc, exp.Anonymous, exp.Window, exp.Query)
 
-    def constant(query) -> bool:
+    def constant(query: exp.Expression | None) -> bool:
         if isinstance(query, exp.Subquery):
             return constant(query.this)
         if isinstance(query, exp.SetOperation):

@@ -5,6 +5,7 @@ number with letters behind it) is one `illegal` token that takes all the rest of
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -52,9 +53,9 @@ class Token(NamedTuple):
     text: str
 
 
-def tokens(sql: str, start: int = 0) -> Iterator[Token]:
-    """The tokens of a text from `start` on, without white space and comments; takes linear time."""
-    for match in TOKEN.finditer(sql, start):
+def tokens(sql: str, start: int = 0, end: int = sys.maxsize) -> Iterator[Token]:
+    """The tokens of a text between two places, without white space and comments; takes linear time."""
+    for match in TOKEN.finditer(sql, start, end):
         if match.lastgroup != "layout":
             yield Token(match.lastgroup, match.group())
 

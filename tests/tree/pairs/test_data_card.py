@@ -8,13 +8,13 @@ from statistics import mean, median
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.preference import PreferencePair, task_prompt
+from common.preference import PreferencePair, user_prompt
 from tree.pairs.data_card import SplitCounts, data_card
 from tree.pairs.extraction import REASONS
 
 PAIRS = st.builds(
     PreferencePair,
-    prompt=st.integers(0, 30_000).map(lambda length: task_prompt("x" * length)),
+    prompt=st.integers(0, 30_000).map(lambda length: user_prompt("x" * length)),
     chosen=st.just("SELECT 1"),
     rejected=st.just("SELECT 2"),
     question_id=st.integers(0, 5),
@@ -72,13 +72,13 @@ def test_every_table_agrees_with_the_pairs(train, test):
 
 
 def test_the_card_is_for_people():
-    pair = PreferencePair(task_prompt("x" * 4210), "SELECT 1", "SELECT 2", 1, "shop", chosen_dist=0, relation="parent")
+    pair = PreferencePair(user_prompt("x" * 4210), "SELECT 1", "SELECT 2", 1, "shop", chosen_dist=0, relation="parent")
     train = [replace(pair, rejected_dist=distance, rejected_outcome="ok") for distance in (None, 10, 2)]
     card = data_card({"train": counts_of(train), "test": counts_of(train[:1])}, {"fragile": 4})
     assert card.startswith("# Preference pairs\n\n|  | train | test |\n| :--- | ---: | ---: |\n| pairs | 3 | 1 |\n")
     found = tables(card)
     gaps = found["Distance of the rejected query minus that of the chosen one (revisions)"]
-    assert list(gaps.items()) == [("2", ["1", "0"]), ("10", ["1", "0"]), ("never reached", ["1", "1"])]
+    assert list(gaps.items()) == [("2", ["1", "0"]), ("10", ["1", "0"]), ("never", ["1", "1"])]
     assert found["Difficulty of the question"] == {"not given": ["3", "1"]}
     assert found["Length of the prompt (characters)"] == {"4210 to 4210": ["3", "1"]}
     assert "| fragile: rests on a query that is right only by coincidence | 4 |" in card
@@ -87,7 +87,7 @@ def test_the_card_is_for_people():
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=30))
 def test_a_histogram_has_about_ten_steps_of_a_round_width(lengths):
     pairs = [
-        PreferencePair(task_prompt("x" * length), "SELECT 1", "SELECT 2", 1, chosen_dist=0, rejected_dist=1)
+        PreferencePair(user_prompt("x" * length), "SELECT 1", "SELECT 2", 1, chosen_dist=0, rejected_dist=1)
         for length in lengths
     ]
     card = data_card({"train": counts_of(pairs)}, {})
