@@ -1,18 +1,19 @@
-"""What each way of asking for revisions gives, compared with independent samples for the same wrong queries.
+"""Which way of asking for revisions is best for a model: what each gives for the same wrong queries.
 
     python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
     python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct --data spider/train.json bird/train.json \\
-        --db_root spider/train_databases bird/train_databases --per_database 5 --nodes 220
+        --db_root spider/train_databases bird/train_databases --per_database 5 --nodes 110
 
-Wrong, different first attempts are collected; then every way asks for the same number of revisions of each of them.
-The figure is the number of correct revisions per 1,000 generated tokens, and its ratio to that of independent samples
-(`again`, without drawing repeated queries again). Every request has the same temperature, so that only the prompt
-differs.
+Wrong, different first attempts are collected, as many that fail, that return rows and that return none as there are;
+then every way asks for the same number of revisions of each of them, and so does the task alone (independent samples).
+Every request has the same temperature, so that only the prompt differs. Printed are, with 95 % intervals over
+questions, the share of right revisions, the right ones per 1,000 generated tokens, copies of the wrong query, and those
+that are changed and closer: right, or by canonical tokens nearer to a right query (gold, or a first attempt).
 """
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,70 +21,178 @@ from pathlib import Path
 from bench.tree_growth import choose
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
+from common.tables import aligned
+from eval.intervals import Clusters, Estimate
 from tree import prompts
 from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
 from tree.questions import load_questions
 from tree.replies import extract_sql
 from tree.run.preflight import check_gold, prepare_prompts
-from tree.run.revision_gain import Tally
 from tree.run.settings import parse_arguments as parse_run_arguments
 from tree.run.work_list import WorkList
-from tree.sql.canonical import canonical_sql
+from tree.sql.canonical import canonical_sql, query_distance
 from tree.sql_utils import Executor, check_database, database_path
 from tree.tree_builder import feedback_text, node_seed
+from tree.tree_node import Question
 
 FIRST, REVISIONS = 4, 2  # samples
-DEFAULT = prompts.REVISIONS[0]
+KINDS = {"error": "fail", "ok": "return rows", "empty": "return none"}  # of wrong first attempts, by outcome
+SAMPLES = "samples"  # independent ones, in the place of a way of asking
+HEAD = ("", "right", "minus samples", "per 1,000 tokens", "of samples", "tokens", "copies", "changed and closer")
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A wrong first attempt: where it comes from, its task, the query and what running it said."""
+    """A wrong first attempt: where it comes from, its task, what running it said, how far it is from a right query."""
 
     path: Path
-    gold: str
-    question_id: int
+    question: Question
     task: str
     attempt: prompts.Attempt
+    outcome: str
+    right: tuple[str, ...]
+    distance: float
+
+    def messages(self, way: str) -> list[prompts.Message]:
+        return prompts.revision_chat(way, self.task, [] if way == SAMPLES else [self.attempt])
+
+
+@dataclass(frozen=True)
+class Revised:
+    """What the revisions of one wrong query are, in counts: REVISIONS in all."""
+
+    right: int
+    tokens: int
+    copies: int
+    closer: int
+
+
+def to_nearest(sql: str, right: Sequence[str]) -> float:
+    return min(query_distance(sql, other) for other in right)
 
 
 async def first_attempts(work: WorkList, generator: Generator, executor: Executor) -> list[Wrong]:
     """The wrong and different ones among the first attempts at every question."""
 
-    async def of(question) -> list[Wrong]:
+    async def of(question: Question) -> list[Wrong]:
         path, task = work.database(question.db_id), work.prompt(question)
         seed = node_seed(0, question.question_id, ())
         queries = [extract_sql(reply.text) for reply in await generator.sample(prompts.chat(task), FIRST, seed)]
         verdicts = await executor.judge_all(path, queries, question.sql)
-        wrong = {
-            canonical_sql(sql): Wrong(
-                path, question.sql, question.question_id, task, prompts.Attempt(sql, feedback_text(verdict, "own"))
+        judged = {canonical_sql(sql): (sql, verdict) for sql, verdict in zip(queries, verdicts, strict=True)}
+        right = (question.sql, *(sql for sql, verdict in judged.values() if verdict.ex))
+        return [
+            Wrong(
+                path=path,
+                question=question,
+                task=task,
+                attempt=prompts.Attempt(sql, feedback_text(verdict, "own")),
+                outcome=verdict.execution.outcome,
+                right=right,
+                distance=to_nearest(sql, right),
             )
-            for sql, verdict in zip(queries, verdicts, strict=True)
-            if sql and not verdict.ex
-        }
-        return list(wrong.values())
+            for sql, verdict in judged.values()
+            if not verdict.ex and verdict.execution.outcome in KINDS
+        ]
 
     groups = await asyncio.gather(*map(of, work.questions))
     return [node for group in groups for node in group]
 
 
-async def revise(revision: str, number: int, nodes: Sequence[Wrong], generator, executor) -> tuple[Tally, float]:
-    """What a way of asking gives, and which share of its queries repeats the wrong one."""
+def evenly(nodes: Sequence[Wrong], count: int) -> list[Wrong]:
+    """`count` of the nodes, of each kind as many as there are, up to the same number."""
+    waiting = {outcome: [node for node in nodes if node.outcome == outcome] for outcome in KINDS}
+    chosen: list[Wrong] = []
+    while len(chosen) < count and any(waiting.values()):
+        chosen += [group.pop(0) for group in waiting.values() if group]
+    return chosen[:count]
 
-    async def of(node: Wrong) -> tuple[Tally, int]:
-        messages = prompts.revision_chat(revision, node.task, [node.attempt])
-        seed = node_seed(number, node.question_id, (node.attempt.sql,))
-        replies = await generator.sample(messages, REVISIONS, seed)
-        queries = [extract_sql(reply.text) for reply in replies]
-        verdicts = await executor.judge_all(node.path, queries, node.gold)
-        copies = sum(canonical_sql(sql) == canonical_sql(node.attempt.sql) for sql in queries)
-        right, tokens = sum(verdict.ex for verdict in verdicts), sum(reply.tokens for reply in replies)
-        return Tally(len(queries), right, tokens), copies
 
-    results = await asyncio.gather(*map(of, nodes))
-    total = sum((found for found, _ in results), Tally())
-    return total, sum(copies for _, copies in results) / total.queries
+async def revise(node: Wrong, messages: Sequence[prompts.Message], draw: int, generator, executor) -> Revised:
+    """REVISIONS replies to a request, judged."""
+    seed = node_seed(draw, node.question.question_id, (node.attempt.sql,))
+    replies = await generator.sample(messages, REVISIONS, seed)
+    queries = [extract_sql(reply.text) for reply in replies]
+    verdicts = await executor.judge_all(node.path, queries, node.question.sql)
+    copies = [canonical_sql(sql) == canonical_sql(node.attempt.sql) for sql in queries]
+    nearer = [to_nearest(sql, node.right) < node.distance for sql in queries]
+    return Revised(
+        right=sum(verdict.ex for verdict in verdicts),
+        tokens=sum(reply.tokens for reply in replies),
+        copies=sum(copies),
+        closer=sum(verdict.ex or near for verdict, near in zip(verdicts, nearer, strict=True)),
+    )
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def interval(estimate: Estimate, show: Callable[[float], str]) -> str:
+    """`12 % [9, 15]`; "-" where there are too few questions for an interval."""
+    if estimate.low is None:
+        return f"{show(estimate.value)} [-]"
+    return f"{show(estimate.value)} [{show(estimate.low)}, {show(estimate.high)}]"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def clusters_of(nodes: Sequence[Wrong]) -> Clusters:
+    return Clusters([(node.path, node.question.question_id) for node in nodes])
+
+
+def per_token_ratio(nodes: Sequence[Wrong], way: Sequence[Revised], samples: Sequence[Revised]) -> Estimate:
+    """Right revisions per token, of independent samples'."""
+
+    def ratio(weights) -> float:
+        sums = [
+            sum(weight * value for weight, value in zip(weights, values, strict=True))
+            for values in (
+                [one.right for one in way],
+                [one.tokens for one in way],
+                [one.right for one in samples],
+                [one.tokens for one in samples],
+            )
+        ]
+        return (sums[0] / sums[1]) / (max(sums[2], 1) / sums[3])
+
+    return clusters_of(nodes).statistic(ratio, within=None)
+
+
+def row(name: str, nodes: Sequence[Wrong], way: Sequence[Revised], samples: Sequence[Revised]) -> list[str]:
+    """The cells of a way of asking for some nodes; shares in percent of the revisions."""
+    clusters = clusters_of(nodes)
+    tokens, draws = sum(one.tokens for one in way), REVISIONS * len(nodes)
+    gains = [(one.right - other.right) / REVISIONS for one, other in zip(way, samples, strict=True)]
+    gain, ratio = clusters.mean(gains, within=(-1.0, 1.0)), per_token_ratio(nodes, way, samples)
+    return [
+        name,
+        interval(clusters.mean([one.right / REVISIONS for one in way]), percent),
+        "" if name == SAMPLES else interval(gain, percent),
+        f"{1000 * sum(one.right for one in way) / tokens:.2f}",
+        "" if name == SAMPLES else interval(ratio, "{:.2f}".format),
+        f"{tokens / draws:.0f}",
+        percent(sum(one.copies for one in way) / draws),
+        percent(sum(one.closer for one in way) / draws),
+    ]
+
+
+def tables(nodes: Sequence[Wrong], found: dict[str, list[Revised]]) -> list[str]:
+    """Lines: one table for all nodes, one for each kind."""
+    lines = []
+    for kind, outcomes in {"all": tuple(KINDS)} | {said: (outcome,) for outcome, said in KINDS.items()}.items():
+        places = [place for place, node in enumerate(nodes) if node.outcome in outcomes]
+        if places:
+            of = {way: [revised[place] for place in places] for way, revised in found.items()}
+            some = [nodes[place] for place in places]
+            rows = [row(way, some, revised, of[SAMPLES]) for way, revised in of.items()]
+            lines += ["", f"{len(places)} wrong queries ({kind}), % of {REVISIONS} revisions each"]
+            lines += aligned([list(HEAD), *rows])
+    return lines
+
+
+# --- the measurement --------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -101,6 +210,17 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+async def prepared(data: str, db_root: str, args: argparse.Namespace, tokenizer, executor) -> tuple[WorkList, int]:
+    """The questions of a file, ready to be asked, and the length of the longest prompt."""
+    work = WorkList(choose(load_questions(data), args.questions, args.per_database), data, db_root)
+    for db_id in work.databases():
+        check_database(database_path(db_root, db_id))
+    await check_gold(work, executor)
+    lengths = prepare_prompts(work, partial(encode, tokenizer))
+    work.report("every prompt is too long")
+    return work, max(lengths.values())
+
+
 async def measure(args: argparse.Namespace) -> None:
     if len(args.data) != len(args.db_root):
         raise InputError("--data and --db_root: give as many folders as files")
@@ -109,46 +229,32 @@ async def measure(args: argparse.Namespace) -> None:
     model = check_model_folder(args.model)
     tokenizer = load_tokenizer(model)
     with Executor(1, timeout=5) as executor:
-        # --- questions ---
-        works, lengths = [], []
-        for data, db_root in zip(args.data, args.db_root, strict=True):
-            work = WorkList(choose(load_questions(data), args.questions, args.per_database), data, db_root)
-            for db_id in {question.db_id for question in work.questions}:
-                check_database(database_path(db_root, db_id))
-            await check_gold(work, executor)
-            lengths.append(prepare_prompts(work, partial(encode, tokenizer)))
-            work.report("every prompt is too long")
-            works.append(work)
-        longest = max(length for found in lengths for length in found.values())
-        engine = EngineSettings(longest + ROOM_PER_LEVEL + 2 * args.max_tokens)
+        files = [
+            await prepared(data, db_root, args, tokenizer, executor)
+            for data, db_root in zip(args.data, args.db_root, strict=True)
+        ]
+        engine = EngineSettings(max(longest for _, longest in files) + ROOM_PER_LEVEL + 2 * args.max_tokens)
         usual = parse_run_arguments([])
         sampling = Sampling(args.temperature, usual.top_p, usual.top_k, args.max_tokens)
         generator = Generator(model, tokenizer, sampling, engine)
         try:
-            # --- wrong first attempts ---
             nodes = []
-            for work in works:
-                nodes += (await first_attempts(work, generator, executor))[: args.nodes]
+            for work, _ in files:
+                nodes += evenly(await first_attempts(work, generator, executor), args.nodes)
             if not nodes:
                 raise InputError("no first attempt is wrong; give other questions")
-            print(f"{len(nodes)} wrong first attempts, {REVISIONS} revisions each", flush=True)
-
-            # --- every way of asking ---
-            independent, _ = await revise(prompts.AGAIN, 1, nodes, generator, executor)
-            print(f"samples    {independent}", flush=True)
-            ratios = {}
-            for revision in args.revisions:
-                found, copied = await revise(revision, 2, nodes, generator, executor)
-                ratios[revision] = (found.correct / found.tokens) / (max(independent.correct, 1) / independent.tokens)
-                print(
-                    f"{revision:10} {found}, {found.tokens / found.queries:.0f} tokens each, "
-                    f"{copied:.0%} repeat the wrong query, {ratios[revision]:.2f} of independent samples",
-                    flush=True,
-                )
+            found = {}
+            for draw, way in enumerate((SAMPLES, *args.revisions), start=1):
+                requests = [revise(node, node.messages(way), draw, generator, executor) for node in nodes]
+                found[way] = list(await asyncio.gather(*requests))
+                print(f"{way}: {sum(one.right for one in found[way])} right", flush=True)
         finally:
             generator.close()
-    if DEFAULT in ratios:
-        print(f"PROMISE revision_yield_of_fresh {ratios[DEFAULT]:.2f} GOAL >= 1.0")
+    print("\n".join(tables(nodes, found)))
+    ratios = {way: per_token_ratio(nodes, found[way], found[SAMPLES]).value for way in args.revisions}
+    best = max(ratios, key=ratios.get)
+    print(f"\nbest for {args.model}: REVISION={best}, that is --revision {best} ({ratios[best]:.2f} of samples)")
+    print(f"PROMISE revision_yield_of_samples {ratios[best]:.2f} GOAL >= 1.0")
 
 
 def main(words: list[str] | None = None) -> None:

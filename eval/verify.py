@@ -6,7 +6,6 @@ Form and structure are for `tree.tree_files` to check. Pure: the SQL is executed
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tree.prompts import AGAIN
 from tree.sql.canonical import first_equal
 from tree.sql.results import BY_CHANCE, FRAGILE, Execution, Verdict
 from tree.tree_files import Finding, check_form, of_today
@@ -68,7 +67,7 @@ def check_counts(tree: RevisionTree, stored: dict) -> Iterator[Finding]:
         count = stored["nodes"][node_id].get("children_num", len(node.children_ids))
         if count != len(node.children_ids):
             yield Finding(node_id, "children_num", count, len(node.children_ids))
-        if of_today(stored) and tree.revision != AGAIN and bool(node.input_seq) != bool(node.children_ids):
+        if of_today(stored) and tree.conditioned and bool(node.input_seq) != bool(node.children_ids):
             yield Finding(node_id, "input_seq", node.input_seq, "expected a request just where there are revisions")
     for key, value in (("max_depth", tree.max_depth), ("tree_status", "good" if tree.good else "bad")):
         if key in stored and stored[key] != value:

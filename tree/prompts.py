@@ -22,12 +22,22 @@ Database:
 VALUES = "Stored values that the question may mean:\n{lines}\n\n"
 
 # --- revisions: how a wrong query goes back to the model --------------------------------------------------------------
+# facts   the task again, with what executing the last attempt said before the question, the query itself not shown
+# query   the same, with the last attempt itself
 # chat    a further turn of the same chat: the query as assistant, its feedback as user, all attempts of the path
-# quoted  the task again, with the last attempt and its feedback quoted below
-# error   the task again, with the last attempt's feedback, the query itself not shown
-# again   the task again and nothing else: another attempt; wrong ones that repeat are drawn again
-AGAIN = "again"
-REVISIONS = (AGAIN, "error", "quoted", "chat")
+REVISIONS = ("facts", "query", "chat")
+
+FACTS = """
+An earlier query was wrong. {feedback}
+"""
+
+QUERY = """
+An earlier query was wrong:
+```sql
+{sql}
+```
+{feedback}
+"""
 
 CHAT_TURN = """\
 {feedback}
@@ -35,20 +45,8 @@ CHAT_TURN = """\
 The query does not answer the question. Find the mistake and write a corrected query that is different from the ones \
 before. Reply with the query in a ```sql block and nothing else."""
 
-QUOTED = """
-
-An earlier attempt was wrong:
-```sql
-{sql}
-```
-{feedback}
-Write a different query that answers the question."""
-
-ERROR = """
-
-An earlier query was wrong. {feedback}"""
-
-SENTENCES = {"chat": CHAT_TURN, "quoted": QUOTED, "error": ERROR, AGAIN: ""}
+SENTENCES = {"facts": FACTS, "query": QUERY, "chat": CHAT_TURN}
+QUESTION = "\nQuestion: "  # begins the last part of a task: what stands nearest to the reply is copied most
 
 MAX_FEEDBACK = 1_000  # characters
 Message = dict[str, str]
@@ -75,7 +73,7 @@ class Attempt:
 def revision_text(revision: str, attempts: Sequence[Attempt]) -> str:
     """What a request for a revision adds to what was said before; `attempts` are those of the path, the last to revise.
 
-    For "chat" it is the next user turn, else what stands below the task.
+    For "chat" it is the next user turn, else what stands in the task before the question.
     """
     sentence = SENTENCES[revision]
     return sentence.format(sql=attempts[-1].sql, feedback=attempts[-1].feedback)
@@ -84,7 +82,8 @@ def revision_text(revision: str, attempts: Sequence[Attempt]) -> str:
 def revision_chat(revision: str, task: str, attempts: Sequence[Attempt]) -> list[Message]:
     """Chat messages that ask for first attempts (no `attempts`) or for revisions of the last attempt."""
     if attempts and revision != "chat":
-        return chat(task + revision_text(revision, attempts))
+        before, question, rest = task.rpartition(QUESTION)
+        return chat(before + revision_text(revision, attempts) + question + rest)
     messages = chat(task)
     for attempt in attempts:
         messages.append({"role": "assistant", "content": f"```sql\n{attempt.sql}\n```"})
@@ -113,7 +112,7 @@ def show_rows(run: Execution) -> str:
 FEEDBACK = {  # by outcome
     "ok": "The query returned {result}",
     "empty": "The query returned no rows (columns: {columns}).",
-    "error": "The query failed: {error}{hint}",
+    "error": "The query failed: {error}",
     "denied": "The query was refused, only reading is allowed: {error}",
     "timeout": "The query was stopped: it takes too long.",
     "too_large": "The query was stopped: its result is too large ({error}).",
@@ -124,14 +123,13 @@ FEEDBACK = {  # by outcome
 
 
 def execution_feedback(run: Execution) -> str:
-    """What executing a query says about it, without any look at gold; at most MAX_FEEDBACK characters."""
+    """What executing a query says about it, with facts, without any look at gold; at most MAX_FEEDBACK characters."""
     text = FEEDBACK[run.outcome].format(
         result=show_rows(run),
         columns=", ".join(map(show_value, run.columns)),
         error=run.error,
-        hint=f". Did you mean: {', '.join(run.nearest)}?" if run.nearest else "",
     )
-    return _shortened(text)
+    return _shortened("\n".join([text, *run.facts]))
 
 
 def oracle_feedback(own: str, gold: Execution) -> str:

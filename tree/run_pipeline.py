@@ -44,7 +44,7 @@ from tree.generator import (
     sequences_at_once,
 )
 from tree.pairs.extraction import STRATEGIES, PairSettings
-from tree.pairs.pair_files import PairWriter, counts_line, pair_file, pair_manifest_path
+from tree.pairs.pair_files import PairWriter, counts_line, kinds_of_pairs, pair_file, pair_manifest_path
 from tree.pairs.shard import shard_of
 from tree.prompts import Message
 from tree.replies import Reply
@@ -108,10 +108,9 @@ async def grow_all(
 ) -> dict:
     """Grow every tree of the shard, many at a time, into the log; returns the figures of the run."""
     grown = map(tree_from_json, log.read(work.questions))
-    compares = not (settings.tree.redraws or settings.tree.stop_after)
     # twice what the engine needs, because trees wait for SQL too
     at_once = max(8, 2 * sequences_at_once(settings.engine.max_num_seqs) // settings.tree.sample_num)
-    with contextlib.closing(Progress(len(work.questions), generator, grown, compares)) as progress:
+    with contextlib.closing(Progress(len(work.questions), generator, grown)) as progress:
         grower = Grower(work, settings, generator, executor, progress)
         await run_questions(work.questions, grower.tree_of, log, at_once)
     figures = progress.finish()
@@ -144,6 +143,8 @@ def write_results(
         pairs = writers[strategy].write_manifest(path, shard_of(manifest))
         print(counts_line(path, pairs))
         counts[f"{strategy}_pairs"] = pairs.pairs
+        counts[f"{strategy}_rejecting_rows"] = pairs.rejecting_rows
+        counts[f"{strategy}_between_wrong"] = pairs.between_wrong
     return counts
 
 
@@ -185,10 +186,11 @@ def summary(figures: dict, skipped: int, settings: RunSettings, folder: Path) ->
         path = folder / "candidates.json"
         gave = f"{figures['candidates']} candidates of {figures['questions']} questions in {path}"
     else:
+        kinds = kinds_of_pairs(figures["emerge_rejecting_rows"], figures["emerge_between_wrong"])
         gave = (
             f"{figures['trees']} trees ({figures['good']} good, {figures['bad']} bad), "
             f"{figures['nodes']} nodes ({figures['correct_nodes']} correct), {skipped} questions skipped, "
-            f"pairs: {figures['emerge_pairs']} emerge, {figures['baseline_pairs']} baseline"
+            f"pairs: {figures['emerge_pairs']} emerge ({kinds}), {figures['baseline_pairs']} baseline"
         )
     return f"shard {settings.shard_id}: {gave}"
 

@@ -12,7 +12,16 @@ from common.tables import aligned
 from tree.run.run_folder import part_folder
 from tree.tree_files import GROW_FIRST
 
-HEAD = ("shard", "questions", "good", "bad", "emerge pairs", "baseline pairs", "skipped", "time")
+COUNTS = {  # heading -> name in the manifest
+    "good": "good",
+    "bad": "bad",
+    "emerge pairs": "emerge_pairs",
+    "rejecting rows": "emerge_rejecting_rows",
+    "between wrong": "emerge_between_wrong",
+    "baseline pairs": "baseline_pairs",
+    "skipped": "skipped",
+}
+HEAD = ("shard", "questions", *COUNTS, "time")
 JOURNALS = ("trees.jsonl", "candidates.jsonl")
 
 
@@ -25,17 +34,16 @@ def newest_manifest(output_dir: str, part: str) -> Path | None:
 def row(shard_id: int, manifest: Path | None) -> list[str]:
     """The cells of a shard; what has no meaning (good trees where there is no gold) is "-"."""
     if manifest is None:
-        return [str(shard_id), *"------", "not begun"]
+        return [str(shard_id), "-", *"-" * len(COUNTS), "not begun"]
     content = read_json(manifest, dict)
     if "ended" not in content:
         journals = [manifest.with_name(name) for name in JOURNALS]
         finished = sum(_lines(journal) for journal in journals if journal.exists())
-        return [str(shard_id), str(finished), *"-----", "unfinished"]
+        return [str(shard_id), str(finished), *"-" * len(COUNTS), "unfinished"]
     counts = content["counts"]
     questions = counts.get("trees", counts.get("questions", 0)) + counts["skipped"]
-    named = ("good", "bad", "emerge_pairs", "baseline_pairs", "skipped")
     seconds = _time(content["ended"]) - _time(content["started"])
-    return [str(shard_id), str(questions), *(str(counts.get(name, "-")) for name in named), str(seconds)]
+    return [str(shard_id), str(questions), *(str(counts.get(name, "-")) for name in COUNTS.values()), str(seconds)]
 
 
 def _lines(path: Path) -> int:

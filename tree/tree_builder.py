@@ -4,10 +4,10 @@ How it works. Replies come when they come, but the tree must depend on what they
 
 - `_Requests` speculates. As soon as a query is judged wrong its revisions are requested, whatever its cousins are still
   waiting for, so that the engine and the executor are never kept waiting by the slowest reply of a level.
-- `_number_nodes` decides. It takes the answers breadth first, gives the nodes their numbers d and j, and only there is
-  it certain which of them are revised: a query that an earlier cousin has written too is not, nor is one beyond
-  `max_nodes` or `stop_after`. What was requested for those is cancelled, with all below it; what speculation held
-  back and is needed after all is requested now.
+- `_number_nodes` decides. It takes the answers level by level, gives the nodes their numbers d and j, and only there is
+  it certain which of them are revised: a query that an earlier cousin has written too is not, nor is one for which
+  better ones leave no room under `max_nodes`, nor any after `stop_after`. What was requested for those is cancelled,
+  with all below it; what speculation held back and is needed after all is requested now.
 
 A request's seed, and which queries it draws again, hang on its position in the tree and the answers above it, never on
 what is in flight; so a request that was made early and one that was made late give the same.
@@ -15,14 +15,13 @@ what is in flight; so a request that was made early and one that was made late g
 
 import asyncio
 import hashlib
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tree import prompts
 from tree.prompts import Attempt, Message
 from tree.replies import Reply, extract_sql
-from tree.sql.canonical import canonical_sql
+from tree.sql.canonical import canonical_sql, query_distance
 from tree.sql.results import Verdict
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
@@ -147,6 +146,8 @@ class _Requests:
         queries = self._with_revisions(request, await self._draw(request))
         correct = sum(query.verdict.ex for query in queries)
         for query in queries:
+            if self._settings.max_nodes and query.verdict.execution.outcome != "ok":
+                continue  # its place may be needed for a better one
             asked_for = self._settings.num_roots + self._settings.sample_num * (len(self._running) - 1)
             if query.revision and self._settings.allows_revision(asked_for, correct):
                 self.start(query.revision)
@@ -205,26 +206,42 @@ class _Requests:
 
 
 async def _number_nodes(tree: RevisionTree, requests: _Requests, settings: TreeSettings) -> None:
-    """Fill the tree breadth first, and decide which of its nodes are revised."""
+    """Fill the tree level by level, and decide which nodes of a level are revised: those that are worth most."""
     first = Request()
     requests.start(first)
-    waiting = deque([(INITIAL, first)])
+    level = [(INITIAL, first)]
     planned = settings.num_roots  # nodes of the tree when all that is waited for has come
     writers: dict[str, str] = {}  # canonical query -> the node that wrote it first
-    while waiting:
-        parent_id, request = waiting.popleft()
-        queries = await requests.answer(request)
-        nodes = [_add_node(tree, parent_id, query, writers) for query in queries]
-        correct = sum(node.is_correct for node in tree.nodes.values())
-        for number, (node, query) in enumerate(zip(nodes, queries, strict=True)):
-            revision = None if node.duplicate_of else query.revision
-            if revision and settings.allows_revision(planned, correct):
+    while level:
+        revisable: list[tuple[TreeNode, Request]] = []
+        for parent_id, request in level:
+            queries = await requests.answer(request)
+            for number, query in enumerate(queries):
+                node = _add_node(tree, parent_id, query, writers)
+                if query.revision and not node.duplicate_of:
+                    revisable.append((node, query.revision))
+                else:
+                    requests.cancel((*request.position, number))
+        right = [node.generated_sql for node in tree.nodes.values() if node.is_correct]
+        level = []
+        for node, revision in sorted(revisable, key=lambda item: worth(item[0], right)):
+            if settings.allows_revision(planned, len(right)):
                 planned += settings.sample_num
                 node.input_seq = prompts.revision_text(settings.revision, revision.attempts)
                 requests.start(revision)
-                waiting.append((node.node_id, revision))
+                level.append((node.node_id, revision))
             else:
-                requests.cancel((*request.position, number))
+                requests.cancel(revision.position)
+
+
+def worth(node: TreeNode, right: Sequence[str]) -> tuple[int, float]:
+    """What a wrong query is sorted by, those that are worth most first: what is near it makes the hardest pairs.
+
+    A query that returns rows comes before one that returns none, and that before one that fails, which execution alone
+    tells from a right one; among them the one that is nearer to a query known to be `right`.
+    """
+    distance = min((query_distance(node.generated_sql, sql) for sql in right), default=0.0)
+    return {"ok": 0, "empty": 1}.get(node.outcome, 2), distance
 
 
 def _add_node(tree: RevisionTree, parent_id: str, query: JudgedQuery, writers: dict[str, str]) -> TreeNode:

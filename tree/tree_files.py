@@ -13,7 +13,7 @@ from common.files import InputError, read_json
 from common.rows import iterate_json
 from tree.prompts import REVISIONS
 from tree.sql.results import FLAGS, OUTCOMES
-from tree.tree_node import INITIAL, RevisionTree, TreeNode, tree_from_json
+from tree.tree_node import INITIAL, OLD_REVISIONS, RevisionTree, TreeNode, tree_from_json
 
 GROW_FIRST = "grow trees first: bash tree/run_parallel.sh"
 LONGEST_NAME = 200  # characters of a database's name, which is that of its file
@@ -125,7 +125,7 @@ NODE: Fields = {
     "revision_distance": (int | None, TODAY),
     "duplicate_of": (str | None, OPTIONAL),
 }
-VALUES = {"outcome": OUTCOMES, "flags": FLAGS, "revision": REVISIONS, "feedback": ("own", "oracle")}
+VALUES = {"outcome": OUTCOMES, "flags": FLAGS, "revision": REVISIONS + OLD_REVISIONS, "feedback": ("own", "oracle")}
 
 
 def is_tree(content: object) -> bool:

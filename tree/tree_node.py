@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 INITIAL = "node_initial"
 # The original format writes 999 where no correct query was reached; here that is None (null in JSON).
 UNREACHED_IN_OLD_FILES = 999
+BARE_TASK = "again"  # of old files: in the place of a revision the task once more, so a distance is luck
+OLD_REVISIONS = (BARE_TASK, "error", "quoted")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,7 @@ class TreeNode:
     `d` is the depth from 1, `j` counts within the depth from 0. `outcome` is one of `tree.sql.results.OUTCOMES`.
     `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order (None in files
     that do not say). `flags` are reasons to doubt the verdict, see `tree.sql.results.FLAGS`.
-    `input_seq` is what the request for this node's revision added to the prompt, "" when it was never revised (or when
-    the revision is another attempt at the bare task); see `RevisionTree.revision`.
+    `input_seq` is what the request for this node's revisions added to the prompt, "" when it was never revised.
     `tokens` is how many tokens writing it took, None in files that do not say.
     `duplicate_of` is the first node of the tree with the same query.
     `revision_distance`: revisions to the nearest correct query (0 = correct), None when none was reached.
@@ -65,8 +66,9 @@ class RevisionTree:
     """All attempts at one question: a forest whose roots are the first samples (children of `node_initial`).
 
     `prompt` is what the generator saw as the initial task; `feedback` ("own" or "oracle") and `revision` (one of
-    `tree.prompts.REVISIONS`) say how revisions were asked for. With "chat" the whole prompt of a revision
-    is the task, then SQL and `input_seq` of each node on the path, else the task and the node's `input_seq`.
+    `tree.prompts.REVISIONS`, in older files of OLD_REVISIONS) say how revisions were asked for. With "chat" the whole
+    prompt of a revision is the task, then SQL and `input_seq` of each node on the path; else the task with the node's
+    `input_seq` before its question, in older files below it.
     `shortened` says what was left out of the prompt's schema for it to fit its budget.
     """
 
@@ -76,6 +78,11 @@ class RevisionTree:
     revision: str = "chat"
     nodes: dict[str, TreeNode] = field(default_factory=dict)
     shortened: list[str] = field(default_factory=list)
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether revisions were made from what they revise; of trees with bare attempts in their place it is false."""
+        return self.revision != BARE_TASK
 
     def add(self, parent_id: str, **content) -> TreeNode:
         """Append a child to `parent_id` (INITIAL for a first attempt), numbered next in its depth; returns it."""

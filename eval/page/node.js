@@ -38,6 +38,12 @@ function drawQuestion(row, tree) {
     findingList(tree.findings.filter((finding) => !tree.nodes.some((node) => node.node_id === finding.node))));
 }
 
+/** A task with what a request for revisions added: before its question, in older files below it. */
+function withRevision(tree, added) {
+  const place = ["facts", "query"].includes(tree.revision) ? tree.prompt.lastIndexOf("\nQuestion: ") : tree.prompt.length;
+  return tree.prompt.slice(0, place) + added + tree.prompt.slice(place);
+}
+
 /** The messages that asked for a node: the task, and what its revision added; see docs/formats.md. */
 function messages(tree, node) {
   const path = [];
@@ -48,7 +54,7 @@ function messages(tree, node) {
     parent = known.get(parent.parent_id);
   }
   if (!path.length) return [["user", tree.prompt]];
-  if (tree.revision !== "chat") return [["user", tree.prompt + path.at(-1).input_seq]];
+  if (tree.revision !== "chat") return [["user", withRevision(tree, path.at(-1).input_seq)]];
   const turns = path.map((before) => [
     ["assistant", `\`\`\`sql\n${before.generated_sql}\n\`\`\``],
     ["user", before.input_seq],

@@ -157,9 +157,12 @@ def test_pairs_rewards_and_findings_of_a_node(page):
     assert page.texts("#details .findings li") == ["outcome: stored 1, found 2 (at a limit)"]
 
 
+TASK = "task\nQuestion: which?"
+
+
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_the_prompt_of_a_node_is_the_one_that_was_sent(driver, tmp_path, revision):
-    tree, attempts, parent = RevisionTree(Question(0, "d", "q", "", "s"), "task\n", revision=revision), [], INITIAL
+    tree, attempts, parent = RevisionTree(Question(0, "d", "q", "", "s"), TASK, revision=revision), [], INITIAL
     for sql in ("SELECT 1", "SELECT 2", "SELECT 3"):
         node = add(tree, parent, sql)
         if attempts:
@@ -172,7 +175,7 @@ def test_the_prompt_of_a_node_is_the_one_that_was_sent(driver, tmp_path, revisio
         page.open(0, name)
         page.driver.find_element("css selector", "#details .prompt summary").click()
         page.wait("return document.querySelector('#details .prompt pre')")
-        asked = revision_chat(revision, "task\n", attempts[:depth])
+        asked = revision_chat(revision, TASK, attempts[:depth])
         assert page.texts("#details .prompt pre") == [message["content"] for message in asked]
         assert page.texts("#details .prompt h4") == [message["role"] for message in asked]
     page.check_quiet()

@@ -48,8 +48,9 @@ def test_pairs_are_extracted_again_without_a_model(grown, strategy, count):
     run = extract(grown, "--strategy", strategy, "--output_dir", "again", "--max_pairs", "5")
     assert run.returncode == 0, run.stderr
     name = f"final_data_{strategy}_shard_3.json"
-    line = f"again/{name}: {count} pairs of 2 trees; dropped: 0 fragile, 0 disagreeing, 0 repeated, 0 over the cap\n"
-    assert run.stdout == line
+    kinds = f"{count} reject a query that returns rows, 0 are between wrong queries"
+    dropped = "0 fragile, 0 disagreeing, 0 repeated, 0 over the cap"
+    assert run.stdout == f"again/{name}: {count} pairs of 2 trees ({kinds}); dropped: {dropped}\n"
     rows = read(grown / "again" / name)
     assert len(rows) == count and {row["difficulty"] for row in rows} == {""}
     manifest = read(grown / "again" / f"manifest_{strategy}_shard_3.json")

@@ -20,7 +20,7 @@ from tree.sql.results import OUTCOMES, Execution
 
 @given(st.sampled_from(OUTCOMES), st.text(max_size=3000), st.lists(st.text(max_size=300), max_size=20))
 def test_feedback_is_short_whatever_the_result(outcome, error, columns):
-    run = Execution(outcome, error, tuple(columns), (tuple(columns),) * 5, 1000, True, nearest=tuple(columns))
+    run = Execution(outcome, error, tuple(columns), (tuple(columns),) * 5, 1000, True, facts=tuple(columns))
     text = execution_feedback(run)
     assert 0 < len(text) <= MAX_FEEDBACK
 
@@ -41,9 +41,22 @@ def test_a_chat_revision_continues_the_same_chat():
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_a_revision_shares_the_prompt_of_the_first_attempts(revision):
+def test_a_revision_shares_the_prompt_up_to_the_question(revision):
+    """What the cache holds for all questions of the database, and for this one up to the question, is used."""
     attempts = [Attempt("SELECT 1", "The query failed: x"), Attempt("SELECT 2", "no rows")]
-    assert revision_chat(revision, "task", []) == chat("task")
-    messages = revision_chat(revision, "task", attempts)
-    assert messages[0]["role"] == "user" and messages[0]["content"].startswith("task")
-    assert messages[-1]["content"].endswith(revision_text(revision, attempts))
+    task = task_prompt("CREATE TABLE t (a);", "Which\nQuestion: is it?", "evidence")
+    assert revision_chat(revision, task, []) == chat(task)
+    messages = revision_chat(revision, task, attempts)
+    before, question = task[: task.index("is it?")], "is it?"
+    assert messages[0]["content"].startswith(before.removesuffix("\nQuestion: "))
+    assert messages[0]["content"].endswith(f"\nQuestion: {question}")
+    assert revision_text(revision, attempts) in messages[-1]["content"]
+    assert "no rows" in messages[-1]["content"]  # every way is made from what it revises
+
+
+@pytest.mark.parametrize("revision", [name for name in REVISIONS if name != "chat"])
+def test_the_question_stands_behind_what_was_wrong(revision):
+    task = task_prompt("CREATE TABLE t (a);", "which?", "")
+    [message] = revision_chat(revision, task, [Attempt("SELECT 1", "no rows")])
+    assert message["content"].index("no rows") < message["content"].index("Question: which?")
+    assert ("SELECT 1" in message["content"]) == (revision == "query")

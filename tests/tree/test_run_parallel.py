@@ -78,10 +78,10 @@ def test_the_table_tells_what_is_unfinished_and_what_is_missing(whole, tmp_path)
         write_json(folder / "manifest.json", manifest)
         shutil.copy(the_run(whole) / "trees.jsonl", folder)
     cells = [re.split("  +", line.strip()) for line in table(str(tmp_path))]
-    assert [len(row) for row in cells] == [8] * 4
+    assert [len(row) for row in cells] == [10] * 4
     assert cells[1][:2] == ["0", "20"] and cells[1][-1] == "2:00:30"
-    assert cells[2] == ["1", "20", *"-----", "unfinished"]
-    assert cells[3] == ["2", *"------", "not begun"]
+    assert cells[2] == ["1", "20", *"-------", "unfinished"]
+    assert cells[3] == ["2", *"--------", "not begun"]
 
 
 def test_restarts_are_bounded(script, tmp_path):

@@ -15,9 +15,10 @@ from tree.prompts import REVISIONS
 from tree.replies import Reply
 from tree.sql.canonical import canonical_sql
 from tree.sql.results import Execution, Verdict
-from tree.tree_builder import TreeSettings, grow, node_seed
+from tree.tree_builder import TreeSettings, grow, node_seed, worth
 from tree.tree_node import Question, tree_to_json
 
+TASK = "task\nQuestion: How many?"
 QUESTION = Question(3, "shop", "How many?", "", "SELECT 1")
 GOLD = Execution("ok", columns=("n",), rows=((42,),), row_count=1)
 
@@ -50,7 +51,7 @@ class Services:
 
 def tree_of(timing: int, growth: TreeSettings, **services):
     fake = Services(timing, **services)
-    return asyncio.run(grow(QUESTION, "task", growth, fake.sample, fake.judge)), fake
+    return asyncio.run(grow(QUESTION, TASK, growth, fake.sample, fake.judge)), fake
 
 
 growths = st.builds(
@@ -83,17 +84,21 @@ def test_grown_trees_hold(timing, growth):
 @given(st.integers(0, 10**6), growths)
 def test_wrong_new_queries_are_revised_within_the_bounds(timing, growth):
     tree, fake = tree_of(timing, growth)
-    seen, planned, correct = set(), growth.num_roots, 0
-    for _, nodes in itertools.groupby(tree.nodes.values(), key=lambda node: node.parent_id):
-        group = list(nodes)
-        correct += sum(node.is_correct for node in group)
-        for node in group:
+    seen, planned, right = set(), growth.num_roots, []
+    for depth, nodes in itertools.groupby(tree.nodes.values(), key=lambda node: node.d):
+        wanted = []
+        for node in nodes:
             key = canonical_sql(node.generated_sql)
             assert (node.duplicate_of is not None) == (key in seen)
             seen.add(key)
-            wanted = not node.is_correct and not node.duplicate_of and node.d < growth.max_depth
+            right += [node.generated_sql] if node.is_correct else []
+            if not node.is_correct and not node.duplicate_of and depth < growth.max_depth:
+                wanted.append(node)
+            else:
+                assert not node.children_ids
+        for node in sorted(wanted, key=lambda node: worth(node, right)):
             within = not growth.max_nodes or planned + growth.sample_num <= growth.max_nodes
-            revised = wanted and within and not (growth.stop_after and correct >= growth.stop_after)
+            revised = within and not (growth.stop_after and len(right) >= growth.stop_after)
             assert len(node.children_ids) == (growth.sample_num if revised else 0)
             planned += len(node.children_ids)
     assert len(tree.nodes) == planned and (not growth.max_nodes or planned <= max(growth.max_nodes, growth.num_roots))
@@ -124,7 +129,7 @@ def test_wrong_queries_on_the_way_are_drawn_again_and_correct_ones_are_not():
         return [Reply(f"```sql\nSELECT {number}\n```", 1) for number in next(drawn)]
 
     growth = TreeSettings(max_depth=2, num_roots=2, sample_num=1, redraws=2)
-    tree = asyncio.run(grow(QUESTION, "task", growth, sample, Services(0, right=1).judge))
+    tree = asyncio.run(grow(QUESTION, TASK, growth, sample, Services(0, right=1).judge))
     node = tree.nodes["node_2_0"]
     assert (node.generated_sql, node.duplicate_of, node.tokens) == ("SELECT 0", "node_1_0", 2)
     assert node.is_correct and next(drawn, None) is None
@@ -144,7 +149,7 @@ def test_revisions_are_asked_for_before_slower_cousins_answer():
             return [Reply(f"```sql\nSELECT {10 * asked + number}\n```", 1) for number in range(n)]
 
         fake = Services(0, right=0)
-        growing = asyncio.create_task(grow(QUESTION, "task", TreeSettings(3, 2, 2), sample, fake.judge))
+        growing = asyncio.create_task(grow(QUESTION, TASK, TreeSettings(3, 2, 2), sample, fake.judge))
         for _ in range(100):  # turns, not seconds, of which a busy machine may take any number for one
             await asyncio.sleep(0)
         growing.cancel()
@@ -168,7 +173,7 @@ def test_what_was_asked_for_in_vain_is_cancelled():
                 raise
         if last == "SELECT 1":
             await asyncio.sleep(0.1)
-        first = {"task": 1, "SELECT 1": 5, "SELECT 2": 5, "SELECT 5": 6}[last]
+        first = {TASK: 1, "SELECT 1": 5, "SELECT 2": 5, "SELECT 5": 6}[last]
         return [Reply(f"```sql\nSELECT {first + number}\n```", 1) for number in range(n)]
 
     async def judge(queries):
@@ -181,7 +186,7 @@ def test_what_was_asked_for_in_vain_is_cancelled():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompts, "revision_chat", chat_of)
         growth = TreeSettings(max_depth=3, num_roots=2, sample_num=2)
-        tree = asyncio.run(grow(QUESTION, "task", growth, sample, judge))
+        tree = asyncio.run(grow(QUESTION, TASK, growth, sample, judge))
     assert stopped == ["SELECT 5"] and asked.count("SELECT 5") == 2
     assert len(tree.nodes) == 8 and tree.nodes["node_2_2"].duplicate_of == "node_2_0"
 
@@ -196,10 +201,12 @@ def test_a_chat_shows_the_path_and_never_gold():
 
 
 @pytest.mark.parametrize("revision", [name for name in REVISIONS if name != "chat"])
-def test_other_revisions_begin_with_the_task(revision):
+def test_other_revisions_stand_before_the_question(revision):
     tree, fake = tree_of(0, TreeSettings(2, 2, 2, revision=revision), right=0, queries=1000)
     asked = {chat[-1]["content"] for chat in fake.chats[1:]}
-    assert {"task" + node.input_seq for node in tree.nodes.values() if node.children_ids} == asked
+    before, question = TASK.split("\n")
+    shown = {f"{before}{node.input_seq}\n{question}" for node in tree.nodes.values() if node.children_ids}
+    assert shown == asked
     assert all(len(chat) == 1 for chat in fake.chats)
 
 
@@ -212,9 +219,7 @@ def test_oracle_feedback_shows_gold_and_is_recorded():
 def test_a_chat_that_does_not_fit_is_not_revised():
     fake = Services(0, right=0, queries=1000)
     growth = TreeSettings(3, 2, 2, revision="chat")
-    tree = asyncio.run(
-        grow(QUESTION, "task", growth, fake.sample, fake.judge, fits=lambda messages: len(messages) <= 3)
-    )
+    tree = asyncio.run(grow(QUESTION, TASK, growth, fake.sample, fake.judge, fits=lambda messages: len(messages) <= 3))
     assert tree.max_depth == 2
     assert not any(node.revised for node in tree.nodes.values() if node.d == 2)
 

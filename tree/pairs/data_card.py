@@ -21,6 +21,7 @@ ORDER = ("simple", "moderate", "challenging", "ok", "empty", "error")
 # what pairs are counted by: the heading of the table and the group of a pair
 GROUPS: dict[str, Callable[[PreferencePair], str]] = {
     RELATION: lambda pair: pair.relation,
+    "Chosen query": lambda pair: "right" if pair.chosen_dist == 0 else "wrong, but nearer to a right one",
     "Distance of the rejected query minus that of the chosen one (revisions)": lambda pair: pair.distance_gap,
     "Difficulty of the question": lambda pair: pair.difficulty or UNKNOWN,
     "Outcome of the rejected query": lambda pair: pair.rejected_outcome or UNKNOWN,

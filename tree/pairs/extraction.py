@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from common.files import InputError
 from common.preference import PreferencePair, user_prompt
-from tree.prompts import AGAIN
 from tree.sql.canonical import canonical_sql
 from tree.sql.results import FRAGILE
 from tree.tree_node import RevisionTree, TreeNode, explored_levels, revision_distances
@@ -78,7 +77,7 @@ def tree_distances(tree: RevisionTree, distrusted: frozenset[str] = frozenset())
         node_id: replace(node, is_correct=node.is_correct and node_id not in distrusted)
         for node_id, node in tree.nodes.items()
     }
-    return TreeDistances(revision_distances(nodes), explored_levels(nodes), tree.revision != AGAIN)
+    return TreeDistances(revision_distances(nodes), explored_levels(nodes), tree.conditioned)
 
 
 def prefers(chosen: TreeNode, rejected: TreeNode, distances: TreeDistances, match: str) -> bool:

@@ -22,7 +22,8 @@ class PairManifest:
     """What a pair file of a shard is; its JSON stands beside the pair file.
 
     `run` is what all shards of the run share, with the settings of the extraction; `sha256` is the pair file's
-    fingerprint; `trees`, `pairs` and `dropped` (by reason) are counts.
+    fingerprint; `trees`, `pairs` and `dropped` (by reason) are counts, and of the pairs those `rejecting_rows`, whose
+    rejected query returns rows, and those `between_wrong` queries, which only revision distance can order.
     """
 
     strategy: str
@@ -31,6 +32,8 @@ class PairManifest:
     sha256: str
     trees: int
     pairs: int
+    rejecting_rows: int
+    between_wrong: int
     dropped: dict
     grown_with: dict
     extracted_with: dict
@@ -60,6 +63,7 @@ class PairWriter:
 
     def __init__(self, file: IO[str], settings: PairSettings):
         self.settings, self.trees = settings, 0
+        self.rejecting_rows = self.between_wrong = 0
         self.dropped = Counter(dict.fromkeys(REASONS, 0))
         self._rows = JsonList(file)
 
@@ -67,6 +71,8 @@ class PairWriter:
         extraction = extract_pairs(tree, self.settings)
         for pair in extraction.pairs:
             self._rows.add(pair.to_json())
+            self.rejecting_rows += pair.rejected_outcome == "ok"
+            self.between_wrong += pair.chosen_dist > 0
         self.dropped.update(extraction.dropped)
         self.trees += 1
 
@@ -85,6 +91,8 @@ class PairWriter:
             sha256=file_fingerprint(path),
             trees=self.trees,
             pairs=self._rows.count,
+            rejecting_rows=self.rejecting_rows,
+            between_wrong=self.between_wrong,
             dropped=dict(self.dropped),
             grown_with=shard.grown_with,
             extracted_with=code_version(),
@@ -103,7 +111,13 @@ def write_pairs(path: Path, trees: Iterable[RevisionTree], settings: PairSetting
     return writer.write_manifest(path, shard)
 
 
+def kinds_of_pairs(rejecting_rows: int, between_wrong: int) -> str:
+    """How many pairs execution alone does not decide."""
+    return f"{rejecting_rows} reject a query that returns rows, {between_wrong} are between wrong queries"
+
+
 def counts_line(path: Path, manifest: PairManifest) -> str:
     """One line of counts of a pair file."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-    return f"{path}: {manifest.pairs} pairs of {manifest.trees} trees; dropped: {dropped}"
+    kinds = kinds_of_pairs(manifest.rejecting_rows, manifest.between_wrong)
+    return f"{path}: {manifest.pairs} pairs of {manifest.trees} trees ({kinds}); dropped: {dropped}"

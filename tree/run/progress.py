@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tree.run.revision_gain import Tally, revision_gain
 from tree.tree_node import RevisionTree
 
 if TYPE_CHECKING:
@@ -46,17 +45,15 @@ class Progress:
     """The bar of a run over `total` trees, and its sums; memory does not grow with the trees.
 
     `generator` is asked for its counts of tokens. Put what is in flight into `replies` and `queries`. Trees count that
-    were `grown` before; times and the engine's counts are of this process. `compares` says that trees are grown so that
-    revisions can be compared with independent samples (see `revision_gain`).
+    were `grown` before; times and the engine's counts are of this process.
     """
 
-    def __init__(self, total: int, generator: "Generator", grown: Iterable[RevisionTree] = (), compares: bool = False):
+    def __init__(self, total: int, generator: "Generator", grown: Iterable[RevisionTree] = ()):
         from tqdm import tqdm
 
-        self.generator, self.compares = generator, compares
+        self.generator = generator
         self.replies, self.queries = Gauge(), Gauge()
         self.counts: Counter = Counter()
-        self.revisions = self.independent = Tally()
         for tree in grown:
             self._count(tree)
         self.start = time.perf_counter()
@@ -70,10 +67,6 @@ class Progress:
             correct_nodes=sum(node.is_correct for node in nodes),
             duplicates=sum(node.duplicate_of is not None for node in nodes),
         )
-        if self.compares:
-            revisions, independent = revision_gain(tree)
-            self.revisions += revisions
-            self.independent += independent
 
     def add(self, tree: RevisionTree) -> None:
         """Count a finished tree."""
@@ -95,28 +88,20 @@ class Progress:
         seconds = time.perf_counter() - self.start
         tokens = self.generator.counts()
         self.counts.update(tokens)
-        figures = dict(self.counts) | {
+        return dict(self.counts) | {
             "seconds_growing": round(seconds, 1),
             "engine_busy": round(self.replies.busy / seconds, 3),
             "mean_replies_in_flight": round(self.replies.area / seconds, 1),
             "sql_busy": round(self.queries.busy / seconds, 3),
             "prefix_cache_hits": round(tokens["cached_prompt_tokens"] / max(1, tokens["prompt_tokens"]), 3),
         }
-        if self.compares:
-            figures |= {"revisions": vars(self.revisions), "independent_samples": vars(self.independent)}
-        return figures
 
-    def lines(self, figures: dict) -> list[str]:
-        """The summary for people: where the time went, and where that is fair, revisions and independent samples."""
-        lines = [
+    @staticmethod
+    def lines(figures: dict) -> list[str]:
+        """The summary for people: where the time went."""
+        return [
             f"time       {figures['seconds_growing']} s; the engine was busy {figures['engine_busy']:.0%} of it, with "
             f"{figures['mean_replies_in_flight']} replies at a time, SQL was running {figures['sql_busy']:.0%} of it",
             f"tokens     {figures['output_tokens']} written, {figures['prompt_tokens']} read, of which "
             f"{figures['prefix_cache_hits']:.0%} came from the prefix cache",
         ]
-        if self.compares:
-            lines += [
-                f"revisions  {self.revisions} (those of first attempts)",
-                f"instead    {self.independent}, expected of independent samples in their place",
-            ]
-        return lines

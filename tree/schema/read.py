@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tree.schema.descriptions import Description, explains_codes
 from tree.sql.results import show_value
 from tree.sql.table_info import ColumnInfo, Problems, TableInfo, by_scan, list_tables, reason
-from tree.sql.tokens import KEYWORDS, TRUTH, delimited, literal
+from tree.sql.tokens import delimited, literal
 
 EXAMPLES = 3  # values shown of a column
 LONG_EXAMPLES = 1  # of which long ones
@@ -48,15 +48,6 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
-
-
-def quoted(name: str) -> str:
-    """An identifier as a model should write it: bare where nothing else can be meant, else in double quotes.
-
-    All of SQLite's keywords are quoted, also those that it takes as names here and there.
-    """
-    plain = name.isascii() and name.isidentifier() and name.upper() not in KEYWORDS | TRUTH
-    return name if plain else delimited(name)
 
 
 def read_schema(

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from rapidfuzz import fuzz, process
 
-from tree.schema.read import quoted
 from tree.schema.value_index import WORD, words_of
 from tree.sql.database_file import connect
-from tree.sql.tokens import literal
+from tree.sql.tokens import literal, quoted
 
 COARSE = 200  # cells that the full-text search hands on
 MAX_WORDS = 128  # of a text that are searched for

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from tree.schema.read import Column, ForeignKey, Table, quoted
+from tree.schema.read import Column, ForeignKey, Table
+from tree.sql.tokens import quoted
 
 FORMATS = ("ddl", "mschema")
 # what is left out of a schema that is too long, in this order; then whole tables

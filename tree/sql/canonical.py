@@ -110,6 +110,14 @@ def _types_of_casts(sql: str) -> list[str]:
     return types
 
 
+def query_distance(one: str, other: str) -> float:
+    """How far two queries are apart in their canonical tokens: edits that make one the other, by the longer, 0 to 1."""
+    from rapidfuzz.distance import Levenshtein
+
+    first, second = ([token.text for token in tokens(canonical_sql(sql))] for sql in (one, other))
+    return Levenshtein.normalized_distance(first, second)
+
+
 def first_equal(sqls: Sequence[str]) -> list[int]:
     """For each query the place of the first one that is equal to it in canonical form: its own when it is new."""
     first: dict[str, int] = {}

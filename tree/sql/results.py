@@ -27,8 +27,8 @@ class Execution:
 
     `rows` holds the first SHOWN_ROWS rows, long values cut to SHOWN_LENGTH; `row_count` says how many there are, or
     were read when `more` is true.
-    `nearest` are existing names like one that the query got wrong; `flags` are reasons for suspicion (FLAGS);
-    `sees_rows` is false when it reads no column of a table and does not count.
+    `facts` say what the database has where the query looked, see `tree.sql.facts`; `flags` are reasons for suspicion
+    (FLAGS); `sees_rows` is false when it reads no column of a table and does not count.
     """
 
     outcome: str
@@ -38,7 +38,7 @@ class Execution:
     row_count: int = 0
     more: bool = False
     seconds: float = 0.0
-    nearest: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     sees_rows: bool = True
 

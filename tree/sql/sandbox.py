@@ -3,7 +3,6 @@
 What it may do and what stops it is in `tree.sql.guarded`, whether its rows are right in `tree.sql.verdict`.
 """
 
-import difflib
 import re
 import sqlite3
 import time
@@ -160,23 +159,6 @@ def _is_chance(database: GuardedDatabase, sql: str) -> bool:
 
 
 def _failed(database: GuardedDatabase, sql: str, error: NoResultError, seconds: float) -> Execution:
-    nearest = _nearest_names(error.reason, database.columns) if error.outcome == "error" else ()
     may_run = error.outcome in ("error", "timeout", "too_large") and _is_chance(database, sql)  # another time
     flags = (BY_CHANCE,) if may_run else ()
-    return Execution(error.outcome, error.reason, seconds=seconds, nearest=nearest, flags=flags)
-
-
-def _nearest_names(error: str, columns: dict[str, list[str]]) -> tuple[str, ...]:
-    """Existing tables, or `table.column`, whose names are nearest to the one an error message misses."""
-    match = NO_SUCH.match(error)
-    if not match:
-        return ()
-    kind, name = match.groups()
-    places: dict[str, list[str]] = {}  # a name in lower case -> what has it
-    for table, names in columns.items():
-        if kind == "table":
-            places[table.lower()] = [table]
-        for column in names if kind == "column" else ():
-            places.setdefault(column.lower(), []).append(f"{table}.{column}")
-    near = difflib.get_close_matches(name.rsplit(".", 1)[-1].lower(), places, n=3, cutoff=0.6)
-    return tuple(place for found in near for place in places[found])[:5]
+    return Execution(error.outcome, error.reason, seconds=seconds, flags=flags)

@@ -78,6 +78,15 @@ def delimited(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def quoted(name: str) -> str:
+    """An identifier as a model should write it: bare where nothing else can be meant, else in double quotes.
+
+    All of SQLite's keywords are quoted, also those that it takes as names here and there.
+    """
+    plain = name.isascii() and name.isidentifier() and name.upper() not in KEYWORDS | TRUTH
+    return name if plain else delimited(name)
+
+
 def literal(text: str) -> str:
     """A text literal."""
     return "'" + text.replace("'", "''") + "'"

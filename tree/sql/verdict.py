@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tree.sql.cache import State, file_state, gold_file, keep_gold, load_gold
 from tree.sql.canonical import canonical_sql
+from tree.sql.facts import facts_about
 from tree.sql.guarded import Limits
 from tree.sql.perturbed import instance_files
 from tree.sql.query_text import orders_rows, returns_constants
@@ -94,6 +95,7 @@ def judge(
         return Verdict(Execution("no_sql"), gold)
     gold_ran = gold.outcome in RAN
     execution, rows = run(path, sql, settings.limits, gold_set if gold_ran and not whole else None)
+    execution = replace(execution, facts=facts_about(path, sql, execution))
     digest = rows_digest(rows) if whole and execution.outcome in RAN else ""
     if not gold_ran or execution.outcome not in RAN or execution.more:
         return Verdict(execution, gold, digest=digest)

@@ -49,7 +49,7 @@ def test_every_table_agrees_with_the_pairs(train, test):
     dropped = dict(zip(REASONS, (3, 0, 12, 5), strict=True))
     found = tables(data_card({"train": counts_of(train), "test": counts_of(test)}, dropped))
     totals, *groups, left_out = found.values()
-    assert len(groups) == 6
+    assert len(groups) == 7
     for group in groups:
         for place, side in enumerate((train, test)):
             assert sum(int(cells[place]) for cells in group.values()) == len(side)
@@ -65,6 +65,8 @@ def test_every_table_agrees_with_the_pairs(train, test):
         ]
         for db_id, count in Counter(pair.db_id for pair in side).items():
             assert found["Database"][db_id][place] == str(count)
+        right = sum(pair.chosen_dist == 0 for pair in side)
+        assert found["Chosen query"].get("right", ["0", "0"])[place] == str(right)
         for name, cells in found["Length of the prompt (characters)"].items():
             low, high = map(int, name.split(" to "))
             assert int(cells[place]) == sum(low <= len(pair.prompt[0].content) <= high for pair in side)

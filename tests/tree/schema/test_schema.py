@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.conftest import make_database
 from tests.strange_databases import REFUSED, STRANGE, make_strange
 from tree.schema.descriptions import Description
-from tree.schema.read import Column, ForeignKey, Table, quoted, read_schema
+from tree.schema.read import Column, ForeignKey, Table, read_schema
 from tree.schema.write import FORMATS, SHORTENINGS, Shortening, likely_tables, schema_text, shorten
 from tree.sql.database_file import connect
-from tree.sql.tokens import KEYWORDS
+from tree.sql.tokens import KEYWORDS, quoted
 
 HARD = """
 CREATE TABLE "group" ("School Name" TEXT, "Charter (Y/N)" INTEGER, city TEXT, note BLOB,

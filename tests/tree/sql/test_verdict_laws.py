@@ -69,22 +69,6 @@ def test_flags(warehouse, sql, flags):
     assert set(verdict.execution.flags) == flags
 
 
-@pytest.mark.parametrize(
-    ("sql", "error", "nearest"),
-    [
-        ("SELECT nme FROM product", "no such column: nme", "product.name"),
-        ("SELECT p.nme FROM product AS p", "no such column: p.nme", "product.name"),
-        ("SELECT * FROM products", "no such table: products", "product"),
-        ("SELECT * FROM orders", "no such table: orders", "order"),
-        ("SELECT Laenge FROM Größe", "no such column: Laenge", "Größe.Länge"),
-    ],
-)
-def test_errors_name_what_is_near(warehouse, sql, error, nearest):
-    execution, _ = run(str(warehouse), sql, PATIENT)
-    assert (execution.outcome, execution.error) == ("error", error)
-    assert execution.nearest[0] == nearest
-
-
 def test_a_table_named_in_other_letters_is_no_constant(warehouse):
     execution, _ = run(str(warehouse), "SELECT COUNT(*) FROM PRODUCT", PATIENT)
     assert "constant" not in execution.flags
