@@ -61,7 +61,7 @@ def test_a_dead_worker_is_started_again_and_the_table_tells(script, tmp_path):
     head, *rows = printed[printed.index("shard  questions") :].splitlines()[:3]
     assert head.split()[:4] == ["shard", "questions", "good", "bad"]
     cells = [row.split() for row in rows]
-    assert [row[:2] for row in cells] == [["0", "10"], ["1", "10"]] and [row[6] for row in cells] == ["1", "0"]
+    assert [row[:2] for row in cells] == [["0", "10"], ["1", "10"]] and [row[8] for row in cells] == ["1", "0"]
     assert quarantined(tmp_path / "out").keys() == {4}
     pairs = sum(len(read(tmp_path / "out" / f"final_data_emerge_shard_{shard}.json")) for shard in (0, 1))
     assert pairs == sum(int(row[4]) for row in cells)
