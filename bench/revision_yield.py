@@ -181,7 +181,8 @@ def row(name: str, nodes: Sequence[Wrong], way: Sequence[Revised], samples: Sequ
 def tables(nodes: Sequence[Wrong], found: dict[str, list[Revised]]) -> list[str]:
     """Lines: one table for all nodes, one for each kind."""
     lines = []
-    for kind, outcomes in {"all": tuple(KINDS)} | {said: (outcome,) for outcome, said in KINDS.items()}.items():
+    groups = {"all": tuple(KINDS)} | {said: (outcome,) for outcome, said in KINDS.items()}
+    for kind, outcomes in groups.items():
         places = [place for place, node in enumerate(nodes) if node.outcome in outcomes]
         if places:
             of = {way: [revised[place] for place in places] for way, revised in found.items()}

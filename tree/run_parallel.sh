@@ -19,6 +19,7 @@ MAX_DEPTH=${MAX_DEPTH:-3}                                                   # le
 NUM_ROOTS=${NUM_ROOTS:-4}                                                   # first attempts at a question
 SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # revisions of each wrong query
 MAX_NODES=${MAX_NODES:-24}                                                  # queries of a tree at most (0 = no bound)
+REVISION=${REVISION:-facts}                                                 # what a revision is shown: facts, query or chat
 TEMPERATURE=${TEMPERATURE:-0.8}                                             # sampling temperature
 TOP_K=${TOP_K:-20}                                                          # draw among so many likeliest tokens (0 = all)
 SQL_TIMEOUT=${SQL_TIMEOUT:-30}                                              # seconds per query
@@ -79,7 +80,7 @@ worker() { # shard, flags
     CUDA_VISIBLE_DEVICES=$device exec setsid "$PYTHON" -m tree.run_pipeline \
         --data "$DATA_PATH" --db_root "$DB_ROOT" --model "$MODEL_PATH" --output_dir "$OUTPUT_DIR" \
         --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" \
-        --num_roots "$NUM_ROOTS" --sample_num "$SAMPLE_NUM" --max_nodes "$MAX_NODES" \
+        --num_roots "$NUM_ROOTS" --sample_num "$SAMPLE_NUM" --max_nodes "$MAX_NODES" --revision "$REVISION" \
         --temperature "$TEMPERATURE" --top_k "$TOP_K" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}" 9>&-
 }
 
