@@ -77,7 +77,7 @@ def test_scale_simulation(demo):
 def test_revision_yield(demo, tiny_generator):
     few = ("--questions", "4", "--per_database", "2", "--nodes", "4", "--max_tokens", "12")
     run = run_script("-m", "bench.revision_yield", "--model", tiny_generator, *demo, *few)
-    assert set(promises(run)) == {"revision_yield_of_fresh"}
+    assert set(promises(run)) == {"revision_yield_of_samples"}
     assert all(f"\n{revision} " in run.stdout for revision in REVISIONS)
 
 
