@@ -188,6 +188,10 @@ class Engine:
 
     def _ask(self, request: SimulatedRequest, tree: Tree) -> None:
         self.waiting.append((request, tree))
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Begin with the requests that there is room for, first come, first served."""
         while self.waiting and self.active + self.waiting[0][0].n <= SEQUENCES:
             request, tree = self.waiting.popleft()
             self.active += request.n
@@ -209,8 +213,7 @@ class Engine:
         _, number, request, tree = heapq.heappop(self.writing)
         self.active -= request.n
         heapq.heappush(self.in_sql, (self.now + request.sql, number, request, tree))
-        if self.waiting:
-            self._ask(*self.waiting.popleft())
+        self._write_waiting()
         return None
 
     def grow(self, trees: Sequence[Tree]) -> float:
