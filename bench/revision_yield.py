@@ -95,7 +95,9 @@ async def first_attempts(work: WorkList, generator: Generator, executor: Executo
             if not verdict.ex and verdict.execution.outcome in KINDS
         ]
 
-    groups = await asyncio.gather(*map(of, work.questions))
+    from tqdm.asyncio import tqdm
+
+    groups = await tqdm.gather(*map(of, work.questions), desc="first attempts", unit="question", mininterval=1)
     return [node for group in groups for node in group]
 
 
@@ -227,6 +229,8 @@ async def measure(args: argparse.Namespace) -> None:
         raise InputError("--data and --db_root: give as many folders as files")
     if unknown := sorted(set(args.revisions) - set(prompts.REVISIONS)):
         raise InputError(f"--revisions: {unknown[0]} is not one of {', '.join(prompts.REVISIONS)}")
+    from tqdm.asyncio import tqdm
+
     model = check_model_folder(args.model)
     tokenizer = load_tokenizer(model)
     with Executor(1, timeout=5) as executor:
@@ -247,8 +251,7 @@ async def measure(args: argparse.Namespace) -> None:
             found = {}
             for draw, way in enumerate((SAMPLES, *args.revisions), start=1):
                 requests = [revise(node, node.messages(way), draw, generator, executor) for node in nodes]
-                found[way] = list(await asyncio.gather(*requests))
-                print(f"{way}: {sum(one.right for one in found[way])} right", flush=True)
+                found[way] = await tqdm.gather(*requests, desc=way, unit="query", mininterval=1)
         finally:
             generator.close()
     print("\n".join(tables(nodes, found)))
