@@ -6,6 +6,7 @@ together for none. What is said is so; nothing is advised, and gold is not looke
 """
 
 import difflib
+import itertools
 import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +22,10 @@ MAX_TEXTS = 3  # of a query that are looked up
 MAX_NEAR = 3  # names or values that are like one
 NEAR_NAME, NEAR_VALUE = 0.6, 60  # how much alike: of 1, of 100
 COMPARISONS = frozenset({"=", "==", "IS", "IN", "LIKE"})
-LOOKED_THROUGH = 10_000  # different values of a column
-STEPS = 20_000_000  # of SQLite's virtual machine for looking up all texts of a query, under half a second
+LOOKED_THROUGH = 10_000  # different values of a column, none longer than
+MAX_LENGTH = 200  # characters
+# for looking up all texts of a query: steps of SQLite's virtual machine, mostly under half a second
+LOOKUP = Limits(timeout=2.0, steps=20_000_000)
 
 Columns = Mapping[str, Sequence[str]]  # of each table that can be read
 
@@ -117,15 +120,18 @@ def tables_used(found: Sequence[Token], columns: Columns) -> dict[str, list[str]
 
 
 def comparisons(sql: str, columns: Columns) -> Iterator[Comparison]:
-    """The columns of tables that a query compares with texts, as far as its tokens show them."""
+    """The columns of tables that a query compares with texts, as far as its tokens show them; takes linear time."""
     found = list(tokens(sql))
     used = tables_used(found, columns)
     meant = {name.lower(): table for table, aliases in used.items() for name in (table, *aliases)}
     names = {name.lower() for own in columns.values() for name in own}
+    operators: dict[int, int] = {}  # place of a text -> that of the operator whose right side it is
     for place, token in enumerate(found):
         if not _is_text(token, names):
             continue
-        operator = _operator_before(found, place)
+        in_list = place > 1 and found[place - 1].text == "," and place - 2 in operators
+        opened = place > 0 and found[place - 1].text == "("
+        operator = operators[place] = operators[place - 2] if in_list else place - 2 if opened else place - 1
         if operator < 1 or found[operator].text.upper() not in COMPARISONS:
             continue
         column = _name(found[operator - 1])
@@ -142,24 +148,17 @@ def _is_text(token: Token, names: Collection[str]) -> bool:
     return token.kind == "text" or (token.text[0] == '"' and unquoted(token).lower() not in names)
 
 
-def _operator_before(found: Sequence[Token], place: int) -> int:
-    """Where the operator stands whose right side the text at `place` is, alone or in a list; -1 without any."""
-    before = place - 1
-    while before > 0 and found[before].text == "," and found[before - 1].text[0] in "'\"":
-        before -= 2
-    return before - 1 if before > 0 and found[before].text == "(" else before
-
-
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
 def value_facts(database: GuardedDatabase, sql: str) -> Iterator[str]:
     """Which texts of a query its columns do not hold, with stored ones like them."""
-    database.start(Limits(timeout=60, steps=STEPS))
-    for comparison in list(dict.fromkeys(comparisons(sql, database.columns)))[:MAX_TEXTS]:
+    database.start(LOOKUP)
+    first = itertools.islice(comparisons(sql, database.columns), MAX_TEXTS)
+    for comparison in dict.fromkeys(first):
         try:
             yield from _value_fact(database.connection, comparison)
-        except sqlite3.Error:  # it takes too long, or the table cannot be read
+        except (sqlite3.Error, MemoryError):  # it takes too long, or the table cannot be read
             return
 
 
@@ -168,12 +167,13 @@ def _value_fact(connection: sqlite3.Connection, comparison: Comparison) -> Itera
     operator = "LIKE" if comparison.operator == "LIKE" else "="
     if connection.execute(f"SELECT 1 FROM {table} WHERE {column} {operator} ?", (comparison.text,)).fetchone():
         return
-    rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE typeof({column}) = 'text'")
+    is_short_text = f"typeof({column}) = 'text' AND length({column}) <= {MAX_LENGTH}"
+    rows = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {is_short_text}")
     stored = [value for (value,) in rows.fetchmany(LOOKED_THROUGH)]
-    like = _most_like(comparison.text.strip("%"), stored)
+    like = _most_like(comparison.text.strip("%")[:MAX_LENGTH], stored)
     shown = ", ".join(literal(show_value(value)) for value in like or stored[:MAX_NEAR])
     said = f"; values {'like it' if like else 'of ' + column}: {shown}" if shown else ""
-    yield f"No row of {table} has {column} {operator} {literal(comparison.text)}{said}."
+    yield f"No row of {table} has {column} {operator} {literal(show_value(comparison.text))}{said}."
 
 
 def _most_like(text: str, stored: Sequence[str]) -> list[str]:

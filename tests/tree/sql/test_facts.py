@@ -1,6 +1,7 @@
 """Facts about queries that failed or returned nothing: they are so, and they name what is there."""
 
 import sqlite3
+import sys
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from tests.builders import verdict_here
 from tests.shop import make_database
 from tree.sql.facts import comparisons, facts_about, tables_used
+from tree.sql.guarded import Limits
 from tree.sql.results import Execution
 from tree.sql.tokens import tokens
 
@@ -55,19 +57,50 @@ def test_a_search_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
     path = make_database(tmp_path / "big.sqlite", "CREATE TABLE t (a TEXT);")
     with sqlite3.connect(path) as connection:
         connection.executemany("INSERT INTO t VALUES (?)", ((f"value {number}",) for number in range(30_000)))
-    monkeypatch.setattr("tree.sql.facts.STEPS", 20_000)
+    monkeypatch.setattr("tree.sql.facts.LOOKUP", Limits(timeout=2.0, steps=20_000))
     assert facts_about(str(path), "SELECT a FROM t WHERE a = 'x'", Execution("empty")) == ()
 
 
 def test_long_lists_and_values_are_cut(tmp_path):
     names = ", ".join(f"column_{number} TEXT" for number in range(200))
     path = make_database(
-        tmp_path / "wide.sqlite", f"CREATE TABLE wide ({names}); INSERT INTO wide (column_0) VALUES ('{'y' * 500}')"
+        tmp_path / "wide.sqlite", f"CREATE TABLE wide ({names}); INSERT INTO wide (column_0) VALUES ('{'y' * 150}')"
     )
     [_, _, columns] = verdict_here(path, "SELECT column_x FROM wide", "SELECT 1").execution.facts
     assert columns.startswith("Columns of wide: column_0, ") and columns.endswith("column_39, ….")
     [value] = verdict_here(path, "SELECT 1 FROM wide WHERE column_0 = 'yy'", "SELECT 1").execution.facts
     assert len(value) < 200 and "yyy…'" in value
+
+
+@pytest.mark.parametrize("operator", ["IN", "NOT IN", "= ("])
+def test_long_lists_of_texts_take_linear_time(operator):
+    """Ten times as long takes about ten times as long, not a hundred times: steps are counted, not seconds."""
+
+    def steps(count: int) -> int:
+        sql = f"SELECT a FROM t WHERE a {operator} (" + ", ".join(f"'{number}'" for number in range(count)) + ")"
+        taken = 0
+
+        def count_line(frame, event, argument):
+            nonlocal taken
+            taken += event == "line"
+            return count_line
+
+        sys.settrace(count_line)
+        try:
+            list(comparisons(sql, {"t": ["a"]}))
+        finally:
+            sys.settrace(None)
+        return taken
+
+    assert steps(1000) < 15 * steps(100)
+
+
+def test_names_and_values_that_are_not_unicode_are_told(tmp_path):
+    path = make_database(
+        tmp_path / "odd.sqlite", "CREATE TABLE t (a TEXT); INSERT INTO t VALUES (CAST(x'ff6162' AS TEXT));"
+    )
+    [fact] = verdict_here(path, "SELECT a FROM t WHERE a = 'ab'", "SELECT 1").execution.facts
+    assert fact.startswith("No row of t has a = 'ab'; values") and fact.encode()
 
 
 @given(st.text(max_size=60), st.text("aAbB'\"`[]().,= \n;%", max_size=60))
