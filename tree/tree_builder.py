@@ -50,6 +50,10 @@ class TreeSettings:
     feedback: str = "own"
     seed: int = 0
 
+    def most_nodes(self, levels: int) -> int:
+        """Queries in so many levels when every one is wrong and new, whatever `max_nodes` says."""
+        return sum(self.num_roots * self.sample_num**depth for depth in range(levels))
+
     def allows_revision(self, nodes: int, correct: int) -> bool:
         """Whether one more query may be revised in a tree of so many nodes, so many of them correct."""
         within = not self.max_nodes or nodes + self.sample_num <= self.max_nodes
@@ -145,8 +149,9 @@ class _Requests:
     async def _answer(self, request: Request) -> list[JudgedQuery]:
         queries = self._with_revisions(request, await self._draw(request))
         correct = sum(query.verdict.ex for query in queries)
+        is_scarce = 0 < self._settings.max_nodes < self._settings.most_nodes(len(request.position) + 2)
         for query in queries:
-            if self._settings.max_nodes and query.verdict.execution.outcome != "ok":
+            if is_scarce and query.verdict.execution.outcome != "ok":
                 continue  # its place may be needed for a better one
             asked_for = self._settings.num_roots + self._settings.sample_num * (len(self._running) - 1)
             if query.revision and self._settings.allows_revision(asked_for, correct):

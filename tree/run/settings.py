@@ -64,9 +64,8 @@ class RunSettings:
 
     def most_nodes(self) -> int:
         """Queries of a tree in which every query is wrong and new."""
-        tree = self.tree
-        levels = sum(tree.num_roots * tree.sample_num**depth for depth in range(tree.max_depth))
-        return min(levels, tree.max_nodes) if tree.max_nodes else levels
+        most = self.tree.most_nodes(self.tree.max_depth)
+        return min(most, self.tree.max_nodes) if self.tree.max_nodes else most
 
 
 # --- flags ----------------------------------------------------------------------------------------------------------
