@@ -1,7 +1,7 @@
 """Every sentence that a generator is shown.  Pure.
 
-Layout for the prefix cache: instructions and schema first, the same for all questions of a database; evidence and
-question after; a revision begins with that task, and in a chat with all turns before it.
+Layout for the prefix cache: instructions and schema first, the same for all questions of a database; evidence after,
+then what a revision is shown, and the question last. In a chat all turns before it come first.
 """
 
 from collections.abc import Sequence
@@ -117,7 +117,7 @@ FEEDBACK = {  # by outcome
     "timeout": "The query was stopped: it takes too long.",
     "too_large": "The query was stopped: its result is too large ({error}).",
     "not_a_query": "This is not one single SELECT query: {error}",
-    "no_sql": "Your reply holds no SQL query.",
+    "no_sql": "The reply held no SQL query.",
     "crashed": "The query brought the database engine down.",
 }
 

@@ -174,9 +174,9 @@ def write_again(work: WorkList, settings: RunSettings, stored: StoredRun) -> Non
     if not path.exists():
         raise InputError(f"{path}: no such file; begin anew with --fresh")
     log = QuestionLog(path)
-    write_results(work.questions, settings, log, stored.folder, stored.manifest)
-    write_json(stored.folder / "manifest.json", stored.manifest)  # the newest of the shard again
-    counts = stored.manifest["counts"]
+    counts = stored.manifest["counts"] | write_results(work.questions, settings, log, stored.folder, stored.manifest)
+    # the newest of the shard again
+    write_json(stored.folder / "manifest.json", stored.manifest | {"counts": counts})
     print(summary(counts, counts["skipped"], settings, stored.folder), flush=True)
 
 

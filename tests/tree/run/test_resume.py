@@ -132,8 +132,11 @@ def test_settings_decide_what_is_continued(places, tmp_path):
     assert 10 < int(left) < 20
     manifest = read(folder / "manifest.json")
     assert manifest["ended"] and manifest["earlier_code"][0]["git_revision"] == "a1"
-    # finished now: nothing is grown again, and a new run is begun for settings that no run has
+    # finished now: nothing is grown again, its pairs are counted anew, and settings that no run has begin a new one
+    counts = {name: count for name, count in manifest["counts"].items() if not name.startswith("emerge")}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"counts": counts}))
     assert "nothing is grown" in worker(places, tmp_path).stdout
+    assert read(folder / "manifest.json")["counts"] == manifest["counts"]
     assert "starting the engine" in worker(places, tmp_path, "--seed", "2").stdout
 
 
