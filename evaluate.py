@@ -9,7 +9,8 @@ Preference pairs (--test_data): accuracy, AUC, margins, calibration, by relation
 Candidates (--candidates; of trees, the first attempts): execution accuracy after choosing one of N by reward, by
 votes, and by both. With --predictions the chosen query of each question, in BIRD's format. All intervals are 95 %,
 over questions. `none` is the untrained base model. Each distinct candidate is scored once; where candidates bring no
-prompt, each adapter is asked behind one that is made as those of its training pairs.
+prompt, each adapter is asked behind one that is made as those of its training pairs, and it reads as much of what
+executing a candidate said as it was trained with (`none` as the first adapter beside it).
 
 Writes --output_file (JSON), and beside it the same name with .md (tables) and .png (curves).
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from common.files import InputError, check_writable, replacing, run_script, write_json
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
-from common.preference import PreferencePair, Prompt, read_pairs
+from common.preference import PreferencePair, Prompt, answer, check_results, read_pairs
 from eval.adapter_prompts import UNTRAINED, pools_by_adapter, prompt_settings_of, warn_of_other_prompts
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, choice, choice_report
 from eval.candidates import CandidatePool, PoolResults, as_candidates, execute, read_pools, warn_of_redraws
@@ -33,7 +34,7 @@ from eval.execution_accuracy import SEPARATOR
 from eval.pair_report import Rewards, pair_report
 from reward.launch import stay_offline
 from reward.tokens import load_tokenizer
-from reward.trained_on import check_overlap
+from reward.trained_on import check_overlap, recorded_result_length
 from tree.run.databases import check_unchanged, database_fingerprints
 from tree.sql.results import Result
 from tree.sql_utils import SqlSettings, add_sql_flags, check_database, database_path, sql_settings
@@ -126,25 +127,40 @@ def check_overlaps(
 
 # --- rewards ----------------------------------------------------------------------------------------------------------
 
+Queries = dict[Prompt, dict[str, str]]  # prompt -> its distinct queries -> what executing each said
 
-def distinct_queries(pairs: Sequence[PreferencePair], pools: Sequence[CandidatePool]) -> dict[Prompt, list[str]]:
+
+def result_lengths(adapters: Sequence[str]) -> dict[str, int]:
+    """Adapter -> how much of a result it reads; the untrained base as much as the first adapter beside it."""
+    trained = {adapter: recorded_result_length(adapter) for adapter in adapters if adapter != UNTRAINED}
+    return {adapter: trained.get(adapter, next(iter(trained.values()), 0)) for adapter in adapters}
+
+
+def distinct_queries(
+    pairs: Sequence[PreferencePair], pools: Sequence[CandidatePool], executed: Sequence[PoolResults]
+) -> Queries:
     """Each prompt with its distinct queries."""
-    found: dict[Prompt, dict[str, None]] = {}
+    found: Queries = {}
     for pair in pairs:
-        found.setdefault(pair.prompt, {}).update({pair.chosen: None, pair.rejected: None})
-    for pool in pools:
-        found.setdefault(pool.conversation, {}).update(dict.fromkeys(pool.distinct))
-    return {prompt: list(queries) for prompt, queries in found.items() if queries}
+        found.setdefault(pair.prompt, {}).update({pair.chosen: pair.chosen_result, pair.rejected: pair.rejected_result})
+    for pool, results in zip(pools, executed, strict=True):
+        queries = found.setdefault(pool.conversation, {})
+        queries.update({sql: results.results[sql].feedback for sql in pool.distinct})
+    return {prompt: queries for prompt, queries in found.items() if queries}
 
 
-def score_all(settings: EvaluationSettings, adapter: str, queries: dict[Prompt, list[str]]) -> Rewards:
+def score_all(settings: EvaluationSettings, adapter: str, queries: Queries, result_length: int) -> Rewards:
     """The rewards that an adapter gives to queries, by prompt."""
     from reward.model import load_reward_model, score
 
     print(f"{adapter}: {len(queries)} prompts, {sum(map(len, queries.values()))} distinct candidates", flush=True)
     folder = None if adapter == UNTRAINED else adapter
     model, tokenizer = load_reward_model(Path(settings.base_model), folder, settings.dtype)
-    scores = score(model, tokenizer, list(queries.items()), settings.batch_size, progress=adapter)
+    asked = [
+        (prompt, [answer(sql, result, result_length) for sql, result in candidates.items()])
+        for prompt, candidates in queries.items()
+    ]
+    scores = score(model, tokenizer, asked, settings.batch_size, progress=adapter)
     return {
         (prompt, sql): value
         for (prompt, candidates), values in zip(queries.items(), scores, strict=True)
@@ -240,6 +256,9 @@ def main(words: list[str] | None = None) -> None:
 
     for adapter in settings.trained:
         check_adapter(adapter, base)
+    lengths = result_lengths(settings.adapters)
+    if any(lengths.values()):
+        check_results(settings.test_data, pairs)
     trained_behind = prompt_settings_of(settings.adapters)
     manifest.content["prompt_settings"] = {name: own and vars(own) for name, own in trained_behind.items()}
     with_prompt = settings.candidates if any(pool.prompt for pool in pools) else None
@@ -255,7 +274,7 @@ def main(words: list[str] | None = None) -> None:
 
     # --- rewards, behind the prompts that each adapter knows ---
     rewards = {
-        adapter: score_all(settings, adapter, distinct_queries(pairs, pools_of[adapter]))
+        adapter: score_all(settings, adapter, distinct_queries(pairs, pools_of[adapter], executed), lengths[adapter])
         for adapter in settings.adapters
     }
 

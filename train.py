@@ -22,7 +22,7 @@ from common.files import InputError, run_script
 from common.locks import alone_in
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
-from common.preference import PreferencePair, read_pairs
+from common.preference import PreferencePair, check_results, read_pairs
 from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
 from reward.data import QuestionPairs
 from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
@@ -46,7 +46,8 @@ MODEL_ID = "Qwen2.5-Coder-1.5B-Instruct"  # folder of the base model
 DATA_PATH = "final_data_train.json"  # preference pairs (step 4.2)
 # data
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by whole databases if possible (0 = none)
-MAX_LENGTH = 4096  # longest prompt + SQL in tokens; pairs with a longer side are dropped and counted
+MAX_LENGTH = 4096  # longest prompt + answer in tokens; pairs with a longer side are dropped and counted
+RESULT_LENGTH = 300  # characters of what executing a query said that are read below it (0 = the query alone)
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
 MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model
@@ -232,7 +233,7 @@ def train_reward_model(
 
     # --- data ---
     tokenizer = load_tokenizer(base)
-    data = training_data(pairs, tokenizer, settings)
+    data = training_data([pair.as_read(settings.result_length) for pair in pairs], tokenizer, settings)
     checkpoint = begin(output, manifest.content, resume)
     if checkpoint:
         print(f"resuming from {checkpoint}")
@@ -258,7 +259,8 @@ def train_reward_model(
     save_adapter(trainer, output)
     if trainer.is_world_process_zero():
         check_saved(trainer.model, output, tokenizer, [(some.prompt, some.candidates) for some in questions[:4]])
-        write_trained_on(output, pairs, manifest.content["inputs"]["data"], manifest.content["prompt_settings"])
+        made_from = manifest.content["inputs"]["data"], manifest.content["prompt_settings"]
+        write_trained_on(output, pairs, *made_from, settings.result_length)
         validation_pairs = pairs_of(data.validation)
         differences = reward_differences(validation_pairs, questions, rewards)
         metrics |= validation_results(validation_pairs, differences, settings.margin_by_distance)
@@ -276,6 +278,8 @@ def main(words: list[str] | None = None) -> None:
     check_accelerate()
     base = check_model_folder(settings.model_id)
     pairs = read_pairs(settings.data_path, ("chosen_dist", "rejected_dist") if settings.margin_by_distance else ())
+    if settings.result_length:
+        check_results(settings.data_path, pairs)
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")

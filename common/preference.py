@@ -5,8 +5,8 @@ own (see docs/formats.md) and those of other origin. Not here: which pairs a tre
 """
 
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -18,10 +18,12 @@ MESSAGES = 'text, or a list of {"role": …, "content": …} with contents that 
 QUERIES = {"prompt": (list | str, None), "chosen": list | str, "rejected": list | str}
 # what this project's own files have beside prompt and queries
 OWN_COLUMNS = {
+    **{"chosen_result": str, "rejected_result": str},
     **{"question_id": int, "db_id": str, "chosen_node": str, "rejected_node": str},
     **{"chosen_dist": int, "rejected_dist": int | None, "relation": str, "tree_id": str},
     **{"rejected_outcome": str, "difficulty": str},
 }
+RESULTS = ("chosen_result", "rejected_result")
 
 
 class Turn(NamedTuple):
@@ -50,8 +52,8 @@ class PreferencePair:
     """One preference: after `prompt`, the query `chosen` is better than `rejected`.
 
     Distances are revision distances (None: no correct query was reached); `relation` is what the rejected node of the
-    tree is to the chosen one. A file of another origin may say no more than prompt and queries: then `question_id` and
-    the distances are None, the texts "".
+    tree is to the chosen one; the results are what executing each query said. A file of another origin may say no more
+    than prompt and queries: then `question_id` and the distances are None, the texts "".
     """
 
     prompt: Prompt
@@ -67,6 +69,8 @@ class PreferencePair:
     tree_id: str = ""
     rejected_outcome: str = ""
     difficulty: str = ""
+    chosen_result: str = ""
+    rejected_result: str = ""
 
     @property
     def question(self) -> int | Prompt:
@@ -95,6 +99,14 @@ class PreferencePair:
         """
         return _worth(self.chosen_dist) - _worth(self.rejected_dist)
 
+    def as_read(self, result_length: int) -> "PreferencePair":
+        """The pair as a reward model reads it: in the place of each query its `answer`."""
+        return replace(
+            self,
+            chosen=answer(self.chosen, self.chosen_result, result_length),
+            rejected=answer(self.rejected, self.rejected_result, result_length),
+        )
+
     def to_json(self) -> dict:
         """The row of a pair file."""
         return {
@@ -107,6 +119,18 @@ class PreferencePair:
 
 def _worth(distance: int | None) -> float:
     return 0.0 if distance is None else 1 / (1 + distance)
+
+
+def answer(sql: str, result: str, result_length: int) -> str:
+    """The assistant's turn as a reward model reads it: a query, and below it what executing it said.
+
+    Of `result` at most `result_length` characters are shown (0 = none: the query alone); the query is never cut.
+    That a verifier should read results is LEVER's (arXiv 2302.08468).
+    """
+    if not result_length or not result:
+        return sql
+    shown = result if len(result) <= result_length else result[: result_length - 1] + "…"
+    return f"{sql}\n\n{shown}"
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -135,6 +159,16 @@ def read_pairs(path: str | os.PathLike, required: Collection[str] = ()) -> list[
     if not pairs:
         raise InputError(f"{path}: an empty list; {MERGE_FIRST}")
     return pairs
+
+
+def check_results(path: str | os.PathLike, pairs: Iterable[PreferencePair]) -> None:
+    """Raise InputError unless the pairs of a file say what executing their queries gave."""
+    for number, pair in enumerate(pairs):
+        if not (pair.chosen_result and pair.rejected_result):
+            raise InputError(
+                f"{path}: row {number}: {' or '.join(RESULTS)} is missing, which this reward model reads; extract the "
+                "pairs again (python -m tree.dpo_extractor), or train without them (--result_length 0)"
+            )
 
 
 def _pair(row: dict, where: str) -> PreferencePair:

@@ -11,6 +11,7 @@ from eval.intervals import DIFFERENCE, Clusters, Estimate
 from reward.metrics import wins
 
 BINS = 10
+RETURNS = {"ok": "returns rows", "empty": "returns none"}
 
 Rewards = Mapping[tuple[Prompt, str], float]  # of a query behind a prompt
 
@@ -60,6 +61,8 @@ def calibration_error(differences: np.ndarray, weights: np.ndarray) -> float:
 
 # property -> its value of a pair, "" for a pair that does not say
 GROUPS: dict[str, Callable[[PreferencePair], str]] = {
+    "chosen_query": lambda pair: "" if pair.chosen_dist is None else ("wrong" if pair.chosen_dist else "right"),
+    "rejected_query": lambda pair: pair.rejected_outcome and RETURNS.get(pair.rejected_outcome, "fails"),
     "relation": lambda pair: pair.relation,
     "distance_gap": lambda pair: pair.distance_gap,
     "difficulty": lambda pair: pair.difficulty,

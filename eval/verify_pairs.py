@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.files import InputError, read_json
 from common.manifest import MERGED_MANIFEST
-from common.preference import OWN_COLUMNS, PreferencePair, Prompt, iterate_pairs, prompt_digest, user_prompt
+from common.preference import OWN_COLUMNS, RESULTS, PreferencePair, Prompt, iterate_pairs, prompt_digest, user_prompt
 from eval.verify import CheckedTree
 from tree.pairs.extraction import STRATEGIES, certain_pairs, fragile_nodes, tree_distances
 from tree.pairs.pair_files import pair_manifest_path
@@ -21,7 +21,7 @@ from tree.tree_node import RevisionTree
 
 MERGED = ("final_data_train.json", "final_data_test.json")
 NODES = ("chosen_node", "rejected_node")
-REQUIRED = OWN_COLUMNS.keys() - {"rejected_outcome", "difficulty"}  # which old files do not have
+REQUIRED = OWN_COLUMNS.keys() - {"rejected_outcome", "difficulty", *RESULTS}  # which old files do not have
 NO_PROMPT: Prompt = ()
 
 
@@ -121,9 +121,12 @@ def _facts(row: StoredPair, tree: RevisionTree) -> Iterator[Finding]:
         ("db_id", pair.db_id, question.db_id),
         ("tree_id", pair.tree_id, f"{question.db_id}/{question.question_id}"),
     ]
-    for side, node_id, query in zip(NODES, pair.nodes, (pair.chosen, pair.rejected), strict=True):
+    queries, results = (pair.chosen, pair.rejected), (pair.chosen_result, pair.rejected_result)
+    for side, node_id, query, result in zip(NODES, pair.nodes, queries, results, strict=True):
         if node := tree.nodes.get(node_id):
             compared.append((side.removesuffix("_node"), query, node.generated_sql))
+            if result:
+                compared.append((side.replace("node", "result"), result, tree.result(node)))
         else:
             compared.append((side, node_id, "no such node"))
     rejected = tree.nodes.get(pair.rejected_node)

@@ -3,7 +3,9 @@
     from reward.model import load_reward_model, score
 
     model, tokenizer = load_reward_model("Qwen2.5-Coder-1.5B-Instruct", "qwen-reward-model-sql-train")
-    [rewards] = score(model, tokenizer, [(prompt, ["SELECT 1", "SELECT 2"])])
+    [rewards] = score(model, tokenizer, [(prompt, answers)])
+
+where an answer is a query with what executing it said, see `common.preference.answer`.
 
 Not here: which tokens a candidate is (`reward.tokens`), how candidates share a forward pass (`reward.packing`).
 """
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-PromptAndQueries = tuple[Prompt | str, Sequence[str]]  # a prompt (a text is one turn of the user) and queries
+PromptAndQueries = tuple[Prompt | str, Sequence[str]]  # a prompt (a text is one turn of the user) and answers to it
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 HEAD_SEED = 0
 RELOAD_TOLERANCE = 1e-4  # between rewards before saving and after loading

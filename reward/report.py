@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 CARD = """# {name}
 
-A reward model for text-to-SQL: given a task prompt (schema, evidence, question) and an SQL query, one number, higher
-for queries that are right or nearer to a right one. LoRA adapter and score head (in float32) of `{base}`, trained with
-the pairwise loss of Bradley and Terry on pairs of queries from revision trees.
+A reward model for text-to-SQL: given a task prompt (schema, evidence, question) and an SQL query with the first
+{result_length} characters of what executing it said, one number, higher for queries that are right or nearer to a
+right one. LoRA adapter and score head (in float32) of `{base}`, trained with the pairwise loss of Bradley and Terry on
+pairs of queries from revision trees.
 
 | | |
 |---|---|
@@ -32,10 +33,12 @@ All settings and versions: `manifest.json`. Curves: `training_curve.png`, number
 From the project's folder, with the base model in `{base}`:
 
 ```python
+from common.preference import answer
 from reward.model import load_reward_model, score
 
 model, tokenizer = load_reward_model("{base}", "{name}")
-[rewards] = score(model, tokenizer, [(prompt, ["SELECT 1", "SELECT 2"])])
+candidates = [answer(sql, result, {result_length}) for sql, result in executed.items()]
+[rewards] = score(model, tokenizer, [(prompt, candidates)])
 ```
 
 As a plain sequence classification model for other programs:
@@ -199,7 +202,7 @@ def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: di
         **_validation_facts(metrics),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    text = CARD.format(name=folder.name, base=base, facts=table)
+    text = CARD.format(name=folder.name, base=base, facts=table, result_length=settings.result_length)
     with replacing(folder / "README.md") as file:
         file.write(str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")))
 

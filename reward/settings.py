@@ -21,6 +21,7 @@ class TrainingSettings:
     data_path: str
     validation_fraction: float
     max_length: int
+    result_length: int
     token_budget: int
     margin_by_distance: float
     base_dtype: str
@@ -131,7 +132,7 @@ def check_settings(settings: TrainingSettings) -> None:
     check("max_length token_budget lora_r lora_alpha batch_size", lambda value: value >= 1, "1 or more")
     check("gradient_accumulation logging_steps", lambda value: value >= 1, "1 or more")
     check("base_dtype", ("auto", "float32", "bfloat16").__contains__, "auto, float32 or bfloat16")
-    check("eval_steps checkpoint_steps early_stopping", lambda value: value >= 0, "0 (off) or more")
+    check("result_length eval_steps checkpoint_steps early_stopping", lambda value: value >= 0, "0 (off) or more")
     check("margin_by_distance weight_decay", lambda value: value >= 0, "0 (off) or more")
     check("validation_fraction lora_dropout warmup_fraction", lambda value: 0 <= value < 1, "from 0 to below 1")
     check("learning_rate epochs", lambda value: value > 0, "positive")

@@ -1,7 +1,7 @@
 """Conversations as token ids: one query behind its prompt, a question with its candidates, the pairs to train on.
 
-Training and scoring read the same tokens: user = the task prompt, assistant = the bare SQL, through the model's own
-chat template.
+Training and scoring read the same tokens: user = the task prompt, assistant = the query with what executing it said
+(`common.preference.answer`), through the model's own chat template.
 """
 
 import os
@@ -86,7 +86,7 @@ def tokenize(
 ) -> list[TokenizedQuestion]:
     """The questions without the pairs that nothing can be learned from, which are counted in `dropped` by their kind.
 
-    TOO_LONG: prompt and SQL of a side have more than `max_length` tokens. IDENTICAL: both sides have the same tokens.
+    TOO_LONG: prompt and answer of a side have over `max_length` tokens. IDENTICAL: both sides have the same tokens.
     Candidates and questions that are in no pair any more are left out too.
     """
     tokenized = []

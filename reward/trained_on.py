@@ -12,11 +12,16 @@ FIX = "name other data, or accept inflated figures with --allow_overlap"
 
 
 def write_trained_on(
-    folder: Path, pairs: Iterable[PreferencePair], data: dict, prompt_settings: dict | None = None
+    folder: Path,
+    pairs: Iterable[PreferencePair],
+    data: dict,
+    prompt_settings: dict | None = None,
+    result_length: int = 0,
 ) -> None:
     """Write `trained_on.json` beside an adapter: the databases and prompts of its pairs, those for validation too.
 
-    `data` names the pair file (path and sha256), `prompt_settings` say what its prompts were made with (None: unknown).
+    `data` names the pair file (path and sha256), `prompt_settings` say what its prompts were made with (None: unknown),
+    `result_length` how much of each result was read.
     """
     pairs = list(pairs)
     write_json(
@@ -24,6 +29,7 @@ def write_trained_on(
         {
             "data": data,
             "prompt_settings": prompt_settings,
+            "result_length": result_length,
             "databases": sorted({pair.db_id for pair in pairs} - {""}),
             "prompts": sorted({prompt_digest(pair.prompt) for pair in pairs}),
         },
@@ -34,6 +40,18 @@ def recorded_prompt_settings(adapter: str | os.PathLike) -> object:
     """What the adapter's folder says that the prompts of its pairs were made with; None when it does not say."""
     seen = Path(adapter) / FILE
     return read_json(seen, dict).get("prompt_settings") if seen.is_file() else None
+
+
+def recorded_result_length(adapter: str | os.PathLike) -> int:
+    """How many characters of results an adapter reads below each query, see `common.preference.answer`.
+
+    0 when its folder does not say. Raises InputError for what is no such number.
+    """
+    seen = Path(adapter) / FILE
+    length = read_json(seen, dict).get("result_length", 0) if seen.is_file() else 0
+    if type(length) is not int or length < 0:
+        raise InputError(f"{seen}: 'result_length' is {length!r}, expected 0 or more characters; train again")
+    return length
 
 
 def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:

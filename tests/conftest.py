@@ -159,6 +159,8 @@ def pair_rows() -> list[dict]:
                     "prompt": [{"role": "user", "content": f"Question {question_id}: how many products?"}],
                     "chosen": [{"role": "assistant", "content": f"SELECT COUNT(*) + {question_id} FROM product"}],
                     "rejected": [{"role": "assistant", "content": wrong}],
+                    "chosen_result": f"The query returned 1 row, columns: COUNT(*) + {question_id}",
+                    "rejected_result": "The query returned no rows (columns: name).",
                     "question_id": question_id,
                     "db_id": db_id,
                     "chosen_node": "node_1_0",

@@ -244,6 +244,7 @@ class Generator:
             max_tokens=self.sampling.max_tokens,
             stop=[CLOSING],
             output_kind=RequestOutputKind.FINAL_ONLY,
+            logprobs=0,  # of the tokens that were drawn, and of no other
         )
 
     async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
@@ -266,7 +267,7 @@ class Generator:
         self._counts["cached_prompt_tokens"] += final.num_cached_tokens or 0
         self._counts["output_tokens"] += sum(len(reply.token_ids) for reply in final.outputs)
         replies = sorted(final.outputs, key=lambda reply: reply.index)
-        return [Reply(OPENING + reply.text, len(reply.token_ids)) for reply in replies]
+        return [Reply(OPENING + reply.text, len(reply.token_ids), reply.cumulative_logprob) for reply in replies]
 
     def counts(self) -> dict[str, int]:
         """Requests made, and their tokens in and out; cached prompt tokens were not computed again."""

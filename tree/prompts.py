@@ -7,7 +7,7 @@ then what a revision is shown, and the question last. In a chat all turns before
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tree.sql.results import SHOWN_ROWS, Execution, show_value
+from tree.sql.results import MANY_ROWS, SHOWN_ROWS, Execution, show_value
 
 TASK = """\
 You write SQL for SQLite. Answer the question with one SELECT query over the database below. \
@@ -100,8 +100,10 @@ def chat(task: str) -> list[Message]:
 
 
 def show_rows(run: Execution) -> str:
-    """Shape and first rows of what a query returned."""
-    count = f"{'more than ' if run.more else ''}{run.row_count} row{'' if run.row_count == 1 else 's'}"
+    """Shape and first rows of what a query returned; the same for a right query and for a wrong one."""
+    count = f"{run.row_count} row{'' if run.row_count == 1 else 's'}"
+    if run.row_count >= MANY_ROWS:
+        count = f"{MANY_ROWS} rows or more"
     lines = [f"{count}, columns: {', '.join(map(show_value, run.columns))}"]
     lines += ["(" + ", ".join(map(show_value, row)) + ")" for row in run.rows[:SHOWN_ROWS]]
     if run.row_count > SHOWN_ROWS:

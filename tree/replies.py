@@ -47,10 +47,12 @@ class EngineDied(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's reply, and the number of tokens that it took."""
+    """A model's reply, the number of tokens that it took, and the sum of their natural log-probabilities: the model's
+    own belief, before temperature and truncation (None when it was not asked for)."""
 
     text: str
     tokens: int
+    logprob: float | None = None
 
 
 def extract_sql(reply: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pebble import ProcessExpired, ProcessPool
 
 from common.files import InputError, refuse_lfs_pointer
+from tree.prompts import execution_feedback
 from tree.sql import worker
 from tree.sql.database_file import opened, trouble_with
 from tree.sql.guarded import Limits
@@ -175,7 +176,7 @@ class Executor:
         """Run `sql` ("" for a reply without a query) to its end; `gold_sql` is "" when there is no gold."""
         [verdict] = await self._verdicts(path, [sql], gold_sql, whole=True)
         ex = verdict.ex if verdict.gold.outcome in RAN else None
-        return Result(verdict.execution.outcome, verdict.digest, ex)
+        return Result(verdict.execution.outcome, verdict.digest, ex, execution_feedback(verdict.execution))
 
     async def _verdicts(self, path: Path, sqls: Sequence[str], gold_sql: str, whole: bool = False) -> list[Verdict]:
         """The verdicts on the database itself: in one task, or each in its own where that one was lost."""

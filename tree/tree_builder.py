@@ -74,10 +74,12 @@ class Request:
 
 @dataclass(frozen=True)
 class JudgedQuery:
-    """A judged query; `tokens` were generated for it. `revision` asks for its revisions: None when it gets none."""
+    """A judged query; `tokens` were generated for it, those of draws that were thrown away among them; `logprob` is
+    that of the reply that holds it. `revision` asks for its revisions: None when it gets none."""
 
     sql: str
     tokens: int
+    logprob: float | None
     verdict: Verdict
     feedback: str
     revision: Request | None = None
@@ -188,7 +190,7 @@ class _Requests:
         # shielded, because cancelling a task that runs in a worker would cost the worker
         verdicts = await asyncio.shield(self._judge(written))
         return [
-            JudgedQuery(sql, reply.tokens, verdict, feedback_text(verdict, self._settings.feedback))
+            JudgedQuery(sql, reply.tokens, reply.logprob, verdict, feedback_text(verdict, self._settings.feedback))
             for reply, sql, verdict in zip(replies, written, verdicts, strict=True)
         ]
 
@@ -260,6 +262,7 @@ def _add_node(tree: RevisionTree, parent_id: str, query: JudgedQuery, writers: d
         strict_match=verdict.strict,
         flags=list(verdict.execution.flags),
         tokens=query.tokens,
+        logprob=query.logprob,
         duplicate_of=writers.get(key),
     )
     writers.setdefault(key, node.node_id)

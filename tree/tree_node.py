@@ -35,7 +35,8 @@ class TreeNode:
     `is_correct` is BIRD's execution accuracy, `strict_match` also wants the multiset and gold's order (None in files
     that do not say). `flags` are reasons to doubt the verdict, see `tree.sql.results.FLAGS`.
     `input_seq` is what the request for this node's revisions added to the prompt, "" when it was never revised.
-    `tokens` is how many tokens writing it took, None in files that do not say.
+    `tokens` is how many tokens writing it took, `logprob` the sum of the natural log-probabilities of its reply's
+    tokens under the generator, given the request that asked for it; both None in files that do not say.
     `duplicate_of` is the first node of the tree with the same query.
     `revision_distance`: revisions to the nearest correct query (0 = correct), None when none was reached.
     """
@@ -51,6 +52,7 @@ class TreeNode:
     strict_match: bool | None = None
     flags: list[str] = field(default_factory=list)
     tokens: int | None = None
+    logprob: float | None = None
     input_seq: str = ""
     duplicate_of: str | None = None
     children_ids: list[str] = field(default_factory=list)
@@ -101,6 +103,10 @@ class RevisionTree:
         while up[-1].parent_id != INITIAL:
             up.append(self.nodes[up[-1].parent_id])
         return up[::-1]
+
+    def result(self, node: TreeNode) -> str:
+        """What executing a node's query said, "" in trees whose feedback shows gold's rows beside it."""
+        return node.execution_feedback if self.feedback == "own" else ""
 
     @property
     def good(self) -> bool:
@@ -187,6 +193,7 @@ def _node_to_json(node: TreeNode, distance: int | None) -> dict:
         "strict_match": node.strict_match,
         "flags": list(node.flags),
         "tokens": node.tokens,
+        "logprob": node.logprob,
         "input_seq": node.input_seq,
         "revision_distance": distance,
         **({"duplicate_of": node.duplicate_of} if node.duplicate_of else {}),
@@ -237,6 +244,7 @@ def _node_from_json(node_id: str, node: dict, children: list[str]) -> TreeNode:
         strict_match=node.get("strict_match"),
         flags=list(node.get("flags", ())),
         tokens=node.get("tokens"),
+        logprob=node.get("logprob"),
         input_seq=node.get("input_seq", ""),
         duplicate_of=node.get("duplicate_of"),
         children_ids=list(node.get("children_ids", children)),

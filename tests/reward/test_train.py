@@ -10,6 +10,7 @@ from common.files import write_json
 from reward import batches
 from reward import model as model_module
 from reward.tokens import load_tokenizer
+from reward.trained_on import recorded_result_length
 from tests.builders import evaluate, train
 from tests.conftest import assert_one_line_error
 
@@ -94,7 +95,7 @@ def test_the_tokens_trained_on_are_those_that_are_scored(tmp_path, tiny_model, p
     tokenizer = load_tokenizer(tiny_model)
     conversations = [
         [turn._asdict() for turn in pair.prompt] + [{"role": "assistant", "content": sql}]
-        for pair in pairs
+        for pair in (pair.as_read(recorded_result_length(tmp_path / "adapter")) for pair in pairs)
         for sql in (pair.chosen, pair.rejected)
     ]
     assert trained_on == scored == {tuple(_tokenize(tokenizer, turns)["input_ids"]) for turns in conversations}
@@ -112,8 +113,19 @@ def test_too_long_pairs_are_counted_and_all_too_long_is_an_error(tiny_model, tmp
     assert_one_line_error(train(tmp_path, tiny_model, "--max_length", "5"), "max_length")
 
 
+def test_pairs_without_results_are_trained_on_only_when_none_are_read(tiny_model, tmp_path, pair_rows):
+    bare = [{name: value for name, value in row.items() if not name.endswith("_result")} for row in pair_rows]
+    write_json(tmp_path / "pairs.json", bare)
+    run = train(tmp_path, tiny_model)
+    assert_one_line_error(run, "pairs.json: row 0: chosen_result or rejected_result is missing", "--result_length 0")
+    assert not (tmp_path / "adapter").exists()
+    assert train(tmp_path, tiny_model, "--result_length", "0", "--max_steps", "1").returncode == 0
+    assert json.loads((tmp_path / "adapter" / "trained_on.json").read_text())["result_length"] == 0
+
+
 def test_pairs_of_identical_queries_are_dropped_before_the_split_and_counted(tiny_model, tmp_path, pair_rows):
-    rows = [row | {"rejected": row["chosen"]} if row["question_id"] else row for row in pair_rows]
+    same = [row | {"rejected": row["chosen"], "rejected_result": row["chosen_result"]} for row in pair_rows]
+    rows = pair_rows[:2] + same[2:]
     write_json(tmp_path / "pairs.json", rows)
     alone = train(tmp_path, tiny_model)
     assert_one_line_error(alone, "1 question", "validation_fraction 0")  # nothing is left to hold out

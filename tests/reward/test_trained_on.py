@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from common.files import InputError
-from reward.trained_on import FILE, check_overlap, write_trained_on
+from reward.trained_on import FILE, check_overlap, recorded_result_length, write_trained_on
 
 
 def check(folder, pairs):
@@ -22,6 +22,16 @@ def test_a_known_database_and_a_known_prompt_are_refused(tmp_path, pairs):
     renamed = [dataclasses.replace(pair, db_id="other") for pair in shop[:2]]
     with pytest.raises(InputError, match="1 of its 1 prompts"):
         check(tmp_path, renamed)
+
+
+def test_how_much_of_a_result_was_read_is_recorded(tmp_path, pairs):
+    assert recorded_result_length(tmp_path) == 0  # it does not say
+    write_trained_on(tmp_path, pairs, {}, result_length=300)
+    assert recorded_result_length(tmp_path) == 300
+    for wrong in ('"300"', "-1", "true", "null"):
+        (tmp_path / FILE).write_text(f'{{"result_length": {wrong}}}')
+        with pytest.raises(InputError, match=f"{FILE}: 'result_length'"):
+            recorded_result_length(tmp_path)
 
 
 def test_pairs_without_a_database_overlap_by_prompt_only(tmp_path, pairs):

@@ -67,6 +67,8 @@ def test_a_seed_gives_the_same_replies_and_its_samples_differ(answers):
 
 def test_a_reply_begins_with_its_opening_and_counts_its_tokens(answers):
     assert all(reply.text.startswith(OPENING) and 1 <= reply.tokens <= 24 for reply in answers["seed 1"])
+    # a random model finds every token about equally likely, so belief is about proportional to length
+    assert all(-20 * reply.tokens < reply.logprob < -reply.tokens for reply in answers["seed 1"])
     replies = [*answers["many long prompts"], *(answers[name] for name in ("seed 1", "seed 1 again", "seed 2"))]
     assert answers["counts"]["output_tokens"] == sum(reply.tokens for group in replies for reply in group)
     assert answers["counts"]["requests"] == len(replies)

@@ -15,7 +15,7 @@ from tree.prompts import (
     task_prompt,
 )
 from tree.replies import extract_sql
-from tree.sql.results import OUTCOMES, Execution
+from tree.sql.results import MANY_ROWS, OUTCOMES, Execution
 
 
 @given(st.sampled_from(OUTCOMES), st.text(max_size=3000), st.lists(st.text(max_size=300), max_size=20))
@@ -60,3 +60,11 @@ def test_the_question_stands_behind_what_was_wrong(revision):
     [message] = revision_chat(revision, task, [Attempt("SELECT 1", "no rows")])
     assert message["content"].index("no rows") < message["content"].index("Question: which?")
     assert ("SELECT 1" in message["content"]) == (revision == "query")
+
+
+@given(st.integers(1, 3_000), st.booleans())
+def test_the_count_of_rows_does_not_tell_a_right_query_from_a_wrong_one(count, more):
+    """Reading a wrong result ends at MANY_ROWS, so from there on the number would tell."""
+    told = [execution_feedback(Execution("ok", columns=("a",), row_count=rows)) for rows in (count, MANY_ROWS)]
+    assert (told[0] == told[1]) == (count >= MANY_ROWS)
+    assert execution_feedback(Execution("ok", columns=("a",), row_count=count, more=more)) == told[0]

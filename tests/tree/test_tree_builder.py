@@ -214,6 +214,7 @@ def test_oracle_feedback_shows_gold_and_is_recorded():
     tree, fake = tree_of(0, TreeSettings(2, 2, 2, feedback="oracle", revision="chat"), right=0)
     assert any("(42)" in chat[-1]["content"] for chat in fake.chats[1:])
     assert tree_to_json(tree)["feedback"] == "oracle"
+    assert not any(tree.result(node) for node in tree.nodes.values())  # gold's rows are nothing to judge a query by
 
 
 def test_a_chat_that_does_not_fit_is_not_revised():

@@ -172,6 +172,8 @@ def pair_of(
         tree_id=f"{question.db_id}/{question.question_id}",
         rejected_outcome=rejected.outcome,
         difficulty=question.difficulty,
+        chosen_result=tree.result(chosen),
+        rejected_result=tree.result(rejected),
     )
 
 

@@ -16,6 +16,8 @@ FLAGS = (
 )
 
 SHOWN_ROWS = 5  # of a result, kept with its execution
+# So many rows are counted no further in what is said of a result: reading a wrong one ends there, by a look at gold
+MANY_ROWS = 1_000
 MAX_CELL = 60  # characters of a shown value
 
 Row = tuple
@@ -61,13 +63,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Result:
-    """What a candidate returns: its `outcome`, the `digest` of its set of rows ("" unless it ran), and whether that is
-    gold's (None without gold that ran).
+    """What a candidate returns: its `outcome`, the `digest` of its set of rows ("" unless it ran), whether that is
+    gold's (None without gold that ran), and what executing it said.
     """
 
     outcome: str
     digest: str
     ex: bool | None
+    feedback: str = ""
 
 
 def show_value(value: object) -> str:

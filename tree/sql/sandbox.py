@@ -9,11 +9,10 @@ import time
 
 from tree.sql.guarded import GuardedDatabase, Limits, guarded, watched
 from tree.sql.query_text import clock_or_random, limit_without_order, quoted_names
-from tree.sql.results import BY_CHANCE, FLAGS, SHOWN_ROWS, Execution, Row
+from tree.sql.results import BY_CHANCE, FLAGS, MANY_ROWS, SHOWN_ROWS, Execution, Row
 from tree.sql.tokens import first_word
 
 MAX_ROWS = 1_000_000
-PROVEN_WRONG = 1_000  # rows after which a result with a row that gold does not have is read no further
 SHOWN_LENGTH = 1_000  # characters or bytes of a shown value: one row may hold gigabytes, and it goes to the parent
 NO_SUCH = re.compile(r"no such (column|table): (.+)")
 OUTCOME_OF_CODE = {
@@ -37,7 +36,7 @@ class NoResultError(Exception):
 def run(path: str, sql: str, limits: Limits, gold_rows: frozenset[Row] | None = None) -> tuple[Execution, list[Row]]:
     """Run one query: its execution and its rows.
 
-    With `gold_rows`, reading stops once PROVEN_WRONG rows are read and one of them is not gold's.
+    With `gold_rows`, reading stops once MANY_ROWS rows are read and one of them is not gold's.
     """
     limits.arm()
     database = guarded(path)
@@ -120,11 +119,11 @@ def _stopped(database: GuardedDatabase, error: Exception) -> NoResultError:
 
 def _read(cursor: sqlite3.Cursor, gold_rows: frozenset[Row] | None) -> tuple[list[Row], bool]:
     rows: list[Row] = []
-    while chunk := cursor.fetchmany(PROVEN_WRONG):
+    while chunk := cursor.fetchmany(MANY_ROWS):
         rows += chunk
         if len(rows) > MAX_ROWS:
             raise NoResultError("too_large", f"more than {MAX_ROWS} rows")
-        if gold_rows is not None and len(chunk) == PROVEN_WRONG and not gold_rows.issuperset(chunk):
+        if gold_rows is not None and len(chunk) == MANY_ROWS and not gold_rows.issuperset(chunk):
             return rows, cursor.fetchone() is not None
     return rows, False
 

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import write_json
-from common.preference import OWN_COLUMNS, PreferencePair, iterate_pairs
+from common.preference import OWN_COLUMNS, RESULTS, PreferencePair, iterate_pairs
 from tests.builders import QUESTION, tree_of, trees, trees_in_doubt
 from tree.pairs.extraction import (
     REASONS,
     RELATIONS,
+    STRATEGIES,
     PairSettings,
     canonical_queries,
     certain_pairs,
@@ -310,7 +311,7 @@ def test_the_row_is_a_conversational_preference(tmp_path):
     row = pair.to_json()
     write_json(tmp_path / "pairs.json", [row])
     assert list(iterate_pairs(tmp_path / "pairs.json", OWN_COLUMNS)) == [pair]
-    assert list(row)[-2:] == ["rejected_outcome", "difficulty"]
+    assert list(row)[3:5] == list(RESULTS) and list(row)[-2:] == ["rejected_outcome", "difficulty"]
     assert row == {
         "prompt": [{"role": "user", "content": "the task"}],
         "chosen": [{"role": "assistant", "content": "SELECT 1"}],
@@ -325,4 +326,17 @@ def test_the_row_is_a_conversational_preference(tmp_path):
         "tree_id": "shop/7",
         "rejected_outcome": "ok",
         "difficulty": "simple",
+        "chosen_result": "",
+        "rejected_result": "",
     }
+
+
+@given(trees(), st.sampled_from(STRATEGIES))
+def test_a_pair_says_what_executing_each_of_its_queries_said(tree, strategy):
+    for number, node in enumerate(tree.nodes.values()):
+        node.execution_feedback = f"feedback {number}"
+    for feedback in ("own", "oracle"):
+        tree.feedback = feedback
+        for pair in certain_pairs(tree, strategy, "ex"):
+            told = [tree.nodes[node].execution_feedback if feedback == "own" else "" for node in pair.nodes]
+            assert [pair.chosen_result, pair.rejected_result] == told

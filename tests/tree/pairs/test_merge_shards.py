@@ -113,7 +113,7 @@ def test_wrong_arguments(shards, flags, words):
         ("[{]", "broken JSON at line 1"),
         ('{"a": 1}', "row 0 has no 'chosen'"),
         ('[{"prompt": 3, "chosen": "SELECT 1", "rejected": "SELECT 2"}]', "'prompt' is int"),
-        ('[{"prompt": "text", "chosen": "SELECT 1", "rejected": "SELECT 2"}]', "no 'question_id'"),
+        ('[{"prompt": "text", "chosen": "SELECT 1", "rejected": "SELECT 2"}]', "no 'chosen_result'"),
     ],
 )
 def test_a_broken_shard_is_named(shards, content, words):
