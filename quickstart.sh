@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 # --------------------------------------------------------------------------------------------------
 LIMIT=${LIMIT:-45}           # questions (0 = all of the demo)
 MAX_DEPTH=${MAX_DEPTH:-2}    # levels of a tree
-SAMPLE_NUM=${SAMPLE_NUM:-4}  # samples of each prompt
+NUM_ROOTS=${NUM_ROOTS:-8}    # first attempts at a question
+SAMPLE_NUM=${SAMPLE_NUM:-2}  # revisions of each wrong query
 MAX_STEPS=${MAX_STEPS:-16}   # optimiser steps of 4 questions
 # --------------------------------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ stage "demo data" python data/build_demo.py
 stage "model" bash download_model.sh --small
 stage "step 2, question ids" python add_question_id.py --file $DATA
 stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$DB_ROOT NUM_GPUS="$GPUS" \
-    MAX_DEPTH="$MAX_DEPTH" SAMPLE_NUM="$SAMPLE_NUM" bash tree/run_parallel.sh --limit "$LIMIT"
+    MAX_DEPTH="$MAX_DEPTH" NUM_ROOTS="$NUM_ROOTS" SAMPLE_NUM="$SAMPLE_NUM" bash tree/run_parallel.sh --limit "$LIMIT"
 stage "step 4.2, merge" python -m tree.merge_shards --test_fraction 0.2
 cksum <final_data_train.json >output/.quickstart
 stage "step 5, train" python train.py --model_id $MODEL --max_steps "$MAX_STEPS" \

@@ -39,7 +39,7 @@ def test_all_steps_with_the_real_model(tmp_path):
     step("data/build_demo.py", cwd=tmp_path)
     step("add_question_id.py", "--file", "data/demo/train.json", cwd=tmp_path)
     paths = {"DATA_PATH": "data/demo/train.json", "DB_ROOT": "data/demo/train_databases", "MODEL_PATH": str(model)}
-    settings = {"MAX_DEPTH": "2", "SAMPLE_NUM": "4", "NUM_GPUS": "0", "TEMPERATURE": "1.0"}
+    settings = {"MAX_DEPTH": "2", "NUM_ROOTS": "4", "SAMPLE_NUM": "4", "NUM_GPUS": "0", "TEMPERATURE": "1.0"}
     step("tree/run_parallel.sh", "--limit", "9", "--max_tokens", "200", cwd=tmp_path, **paths, **settings)
     (tree_file,) = (tmp_path / "output" / "tree_dataset" / "part0").glob("*/all_trees.json")
     trees = read(tree_file)

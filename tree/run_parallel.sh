@@ -3,7 +3,7 @@
 # One worker per GPU that CUDA_VISIBLE_DEVICES shows (all when it is not set), each with its own shard of the questions;
 # without a GPU, NUM_WORKERS workers on the CPU.
 # Every setting can be given as an environment variable of the same name; further flags go to each worker, for example
-#     NUM_GPUS=2 SAMPLE_NUM=8 bash tree/run_parallel.sh --limit 100
+#     NUM_GPUS=2 NUM_ROOTS=16 bash tree/run_parallel.sh --limit 100
 # After a kill or Ctrl-C the same command resumes; with --fresh it begins anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,8 +16,8 @@ DATA_PATH=${DATA_PATH:-data/train/train.json}                               # qu
 DB_ROOT=${DB_ROOT:-data/train/train_databases}                              # databases
 OUTPUT_DIR=${OUTPUT_DIR:-output}                                            # what is written
 MAX_DEPTH=${MAX_DEPTH:-3}                                                   # levels of a tree
-NUM_ROOTS=${NUM_ROOTS:-4}                                                   # first attempts at a question
-SAMPLE_NUM=${SAMPLE_NUM:-4}                                                 # revisions of each wrong query
+NUM_ROOTS=${NUM_ROOTS:-8}                                                   # first attempts at a question
+SAMPLE_NUM=${SAMPLE_NUM:-2}                                                 # revisions of each wrong query
 MAX_NODES=${MAX_NODES:-24}                                                  # queries of a tree at most (0 = no bound)
 REVISION=${REVISION:-facts}                                                 # what a revision is shown: facts, query or chat
 TEMPERATURE=${TEMPERATURE:-0.8}                                             # sampling temperature

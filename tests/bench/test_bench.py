@@ -25,7 +25,7 @@ def promises(run) -> dict[str, float]:
 def test_sql_execution(tmp_path):
     assert run_script("data/build_demo.py", "--output_dir", tmp_path / "demo").returncode == 0
     data = ("--data", tmp_path / "demo" / "train.json", "--db_root", tmp_path / "demo" / "train_databases")
-    few = ("--candidates", "60", "--common", "16", "--rounds", "1")
+    few = ("--candidates", "60", "--round_size", "20", "--common", "16", "--common_rounds", "1")
     assert set(promises(run_script("-m", "bench.sql_execution", *data, *few))) == {
         "sql_overhead_us",
         "sql_two_workers",

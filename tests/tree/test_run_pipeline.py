@@ -31,7 +31,7 @@ def read(path: Path):
 
 
 def test_a_shard_from_questions_to_pairs(pipeline, dataset, tmp_path):
-    folder = pipeline(tmp_path / "out", "--sample_num", "3", "--max_depth", "2")
+    folder = pipeline(tmp_path / "out", "--num_roots", "3", "--sample_num", "3", "--max_depth", "2")
     trees = read(folder / "all_trees.json")
     assert [tree["question_id"] for tree in trees] == list(range(6))
     for tree in trees:
@@ -209,7 +209,7 @@ def test_run_parallel_names_the_failed_shard(dataset, tiny_model, tmp_path):
 def test_without_gold_candidates_are_drawn_and_nothing_is_judged(pipeline, dataset, tmp_path):
     rows = [{key: value for key, value in row.items() if key != "SQL"} for row in read(dataset)]
     dataset.write_text(json.dumps(rows))
-    folder = pipeline(tmp_path / "out", "--no_gold", "--max_depth", "1", "--sample_num", "5")
+    folder = pipeline(tmp_path / "out", "--no_gold", "--max_depth", "1", "--num_roots", "5")
     drawn = read(folder / "candidates.json")
     assert [row["question_id"] for row in drawn] == [row["question_id"] for row in rows]
     assert all(len(row["candidates"]) == 5 and row["prompt"].endswith(row["question"]) for row in drawn)
@@ -218,7 +218,7 @@ def test_without_gold_candidates_are_drawn_and_nothing_is_judged(pipeline, datas
 
 
 def test_first_attempts_without_gold_are_those_with_gold(pipeline, tmp_path):
-    flags = ("--max_depth", "1", "--sample_num", "5", "--redraws", "0")
+    flags = ("--max_depth", "1", "--num_roots", "5", "--redraws", "0")
     trees = read(pipeline(tmp_path / "with", *flags) / "all_trees.json")
     drawn = read(pipeline(tmp_path / "without", *flags, "--no_gold") / "candidates.json")
     assert [[node["generated_sql"] for node in tree["nodes"].values()] for tree in trees] == [

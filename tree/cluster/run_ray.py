@@ -1,7 +1,7 @@
 """Grow revision trees on all machines of a Ray cluster (step 4.1), shard by shard, with the workers of one machine.
 
     python -m tree.cluster.run_ray                                                 # a GPU for each shard
-    python -m tree.cluster.run_ray --num_shards 16 --address head-node:6379 --sample_num 8
+    python -m tree.cluster.run_ray --num_shards 16 --address head-node:6379 --num_roots 16
     python -m tree.cluster.run_ray --address local --cpus 2 --model Qwen2.5-Coder-0.5B-Instruct --limit 10 \\
         --data data/demo/train.json --db_root data/demo/train_databases            # this machine's CPU, no cluster
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Grow revision trees as a Slurm job array (step 4.1), a shard and a GPU for each job:  sbatch tree/cluster/run_slurm.sh
 # Submit it from the project's folder, which all machines share. Further flags go to each worker; with other shards:
-#     SHARDS=64 sbatch --array=0-63 tree/cluster/run_slurm.sh --model Qwen2.5-Coder-1.5B-Instruct --sample_num 8
+#     SHARDS=64 sbatch --array=0-63 tree/cluster/run_slurm.sh --model Qwen2.5-Coder-1.5B-Instruct --num_roots 16
 # The same command resumes what is unfinished, for some shards with --array=3,7. Then: python -m tree.merge_shards
 #SBATCH --job-name=trees
 #SBATCH --array=0-15

@@ -81,7 +81,6 @@ def parse_arguments(words: list[str] | None = None, description: str | None = No
     _add_engine_flags(parser.add_argument_group("model and engine").add_argument)
     add_sql_flags(parser.add_argument_group("SQL").add_argument, f"half of the cores, at most {MOST_SQL_WORKERS}")
     args = parser.parse_args(words)
-    args.num_roots = args.num_roots or args.sample_num
     _check(args)
     return args
 
@@ -108,8 +107,8 @@ def _add_prompt_flags(add: Callable) -> None:
 
 def _add_tree_flags(add: Callable) -> None:
     add("--max_depth", type=int, default=3, help="levels of the tree; 1 = first attempts only")
-    add("--num_roots", type=int, default=0, help="first attempts at a question (0 = as many as --sample_num)")
-    add("--sample_num", type=int, default=4, help="revisions of each wrong query")
+    add("--num_roots", type=int, default=8, help="first attempts at a question")
+    add("--sample_num", type=int, default=2, help="revisions of each wrong query")
     add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
     add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
