@@ -152,6 +152,7 @@ def make_trainer(
     from transformers import EarlyStoppingCallback
 
     from reward.batches import QuestionCollator, question_rows
+    from reward.low_rank import make_lean
     from reward.trainer import LogsAndCheckpoints, PackedTrainer, validation_metrics
 
     relations = sorted({pair.relation for pair in pairs_of([*train, *validation])})
@@ -163,7 +164,7 @@ def make_trainer(
     callbacks = [LogsAndCheckpoints(settings.checkpoint_steps)]
     if settings.early_stopping:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
-    return PackedTrainer(
+    trainer = PackedTrainer(
         model=model,
         args=reward_config(settings, bool(validation), first_step),
         train_dataset=Dataset.from_list(train_rows),
@@ -174,6 +175,8 @@ def make_trainer(
         peft_config=lora_config(settings),
         callbacks=callbacks,
     )
+    make_lean(trainer.model)
+    return trainer
 
 
 def run_manifest(settings: TrainingSettings, base: Path) -> Manifest:

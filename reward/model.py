@@ -23,6 +23,7 @@ from torch import nn
 from common.files import InputError, read_json
 from common.model_folder import architecture, fast_dtype, model_fingerprint, tensor_shapes
 from common.preference import Prompt
+from reward.low_rank import make_lean
 from reward.packing import (
     BLOCK_ATTENTION,
     FLEX_ATTENTION,
@@ -172,7 +173,7 @@ def load_reward_model(
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = make_lean(PeftModel.from_pretrained(model, adapter))
     return model.to(device or fast_device()).eval(), tokenizer
 
 
