@@ -16,22 +16,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.files import InputError, read_json, run_script, write_json
 from common.model_folder import check_model_folder
-from common.preference import read_pairs
 from common.tables import aligned
 from eval.evaluation_report import interval
 from eval.intervals import Clusters
 from reward.metrics import wins
 from tree.pairs.extraction import PairSettings, extract_pairs
 from tree.tree_files import read_trees
-
-if TYPE_CHECKING:
-    from reward.packing import PackedRow
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 0
@@ -75,72 +70,21 @@ def train(model: str, data: Path, adapter: Path, flags: Sequence[str]) -> None:
     )
 
 
-def path_to(row: "PackedRow", last_token: int) -> list[int]:
-    """Indices of the tokens of the sequence that ends there, from its first on."""
-    indices: list[int] = []
-    position = row.positions[last_token]
-    for index in range(last_token, -1, -1):
-        if row.positions[index] == position:
-            indices.append(index)
-            position -= 1
-    return indices[::-1]
-
-
-def log_probabilities(model: str, pairs_file: Path) -> dict[str, list[float]]:
-    """Chosen minus rejected log-probability of each pair under the generator, summed over tokens and per token."""
-    import torch
-    from tqdm import tqdm
-    from transformers import AutoModelForCausalLM
-
-    from common.model_folder import fast_dtype
-    from reward.data import group_by_prompt
-    from reward.model import fast_device
-    from reward.packing import TOKEN_BUDGET, pack, pad_rows, tree_mask
-    from tree.generator import encode, load_tokenizer
-    from tree.prompts import chat
-    from tree.replies import CLOSING
-
-    tokenizer = load_tokenizer(Path(model))
-    generator = AutoModelForCausalLM.from_pretrained(
-        model, dtype=getattr(torch, fast_dtype()), attn_implementation="sdpa"
-    ).eval()
-    generator.to(fast_device())
-    pairs = read_pairs(pairs_file)
-    sums: dict[tuple, tuple[float, int]] = {}
-    with torch.no_grad():
-        for question in tqdm(group_by_prompt(pairs), desc="log-probabilities", unit="question"):
-            prefix = encode(tokenizer, chat(question.prompt[0].content))
-            sequences = [
-                (sql, prefix + tokenizer.encode(sql + CLOSING, add_special_tokens=False)) for sql in question.candidates
-            ]
-            for row in pack(sorted(sequences, key=lambda sequence: sequence[1]), TOKEN_BUDGET):
-                tensors = {name: value.to(generator.device) for name, value in pad_rows([row], 0).items()}
-                hidden = generator.model(
-                    input_ids=tensors["input_ids"],
-                    position_ids=tensors["position_ids"],
-                    attention_mask=tree_mask(tensors["subtree_ends"]),
-                    use_cache=False,
-                ).last_hidden_state[0]
-                for sql, last_token in zip(row.keys, row.last_tokens, strict=True):
-                    # the last token of the prompt writes the first of the query
-                    places = torch.tensor(path_to(row, last_token)[len(prefix) - 1 :], device=hidden.device)
-                    logits = generator.lm_head(hidden[places[:-1]]).float()
-                    written = tensors["input_ids"][0, places[1:]]
-                    found = logits.log_softmax(-1).gather(1, written[:, None]).sum().item()
-                    sums[question.prompt, sql] = found, len(written)
-    sides = [(sums[pair.prompt, pair.chosen], sums[pair.prompt, pair.rejected]) for pair in pairs]
-    return {
-        "log-probability": [one[0] - other[0] for one, other in sides],
-        "log-probability per token": [one[0] / one[1] - other[0] / other[1] for one, other in sides],
-    }
-
-
-def likelihood_rows(model: str, test_pairs: Path) -> list[list[str]]:
-    questions = Clusters([pair.question for pair in read_pairs(test_pairs)])
-    return [
-        [name, interval(questions.mean(wins(np.array(differences))).to_json())]
-        for name, differences in log_probabilities(model, test_pairs).items()
-    ]
+def likelihood_rows(path: str) -> list[list[str]]:
+    """Pairwise accuracy of the generator's own log-probabilities, summed over tokens and per token."""
+    found: dict[str, list[float]] = {"log-probability": [], "log-probability per token": []}
+    question_ids = []
+    for tree in read_trees(path):
+        for pair in extract_pairs(tree, PairSettings()).pairs:
+            chosen, rejected = (tree.nodes[name] for name in pair.nodes)
+            if None in (chosen.logprob, rejected.logprob, chosen.tokens, rejected.tokens):
+                raise InputError(f"{path}: tree {pair.tree_id} says no log-probabilities; grow the trees again")
+            summed, per_token = found.values()
+            summed.append(chosen.logprob - rejected.logprob)
+            per_token.append(chosen.logprob / chosen.tokens - rejected.logprob / rejected.tokens)
+            question_ids.append(pair.question)
+    questions = Clusters(question_ids)
+    return [[name, interval(questions.mean(wins(np.array(values))).to_json())] for name, values in found.items()]
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -167,6 +111,7 @@ def main(words: list[str] | None = None) -> None:
     test_pairs = folder / "test.json"
     write_json(test_pairs, [pair for pairs in pairs_by_question(args.test_trees) for pair in pairs])
 
+    likelihoods = likelihood_rows(args.test_trees)
     for size, data in files.items():
         train(args.model, data, folder / str(size), args.train_flags)
     report_file = folder / "evaluation_report.json"
@@ -176,7 +121,7 @@ def main(words: list[str] | None = None) -> None:
         *("--output_file", report_file, "--adapters", "none", *(folder / str(size) for size in files)),
     )
 
-    print("\n".join(aligned([["", "pairwise accuracy [95 %]"], *likelihood_rows(args.model, test_pairs)])))
+    print("\n".join(aligned([["", "pairwise accuracy [95 %]"], *likelihoods])))
     report = read_json(report_file, dict)
     largest = str(folder / str(max(files)))
     gained = report["pairs"]["adapters"][largest]["accuracy"]["value"]

@@ -172,7 +172,8 @@ def test_learning_curve(dataset, tiny_model, tmp_path):
             tree.prompt += f" {db_id} {number}"
             for sql in (tree.question.sql, "SELECT 1", "SELECT 2 FROM nowhere"):
                 right, outcome = sql == tree.question.sql, "error" if "nowhere" in sql else "ok"
-                query = {"generated_sql": sql, "execution_feedback": "", "outcome": outcome}
+                query = {"generated_sql": sql, "execution_feedback": "what it said", "outcome": outcome}
+                query |= {"tokens": 3, "logprob": -1.0 - right}
                 tree.add(INITIAL, **query, is_correct=right, strict_match=right)
         files[db_id] = tmp_path / f"{db_id}.json"
         write_json(files[db_id], [tree_to_json(tree) for tree in trees])

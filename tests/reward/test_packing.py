@@ -8,14 +8,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.learning_curve import path_to
 from common.files import InputError
 from reward.model import load_base, load_reward_model, score
-from reward.packing import FLEX_ATTENTION, batches_by_length, flex_mask, pack, pad_rows, tree_mask
+from reward.packing import FLEX_ATTENTION, PackedRow, batches_by_length, flex_mask, pack, pad_rows, tree_mask
 from reward.tokens import encode
 from tests.reward.conftest import LONG
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+def path_to(row: PackedRow, last_token: int) -> list[int]:
+    """Indices of the tokens of the sequence that ends there, from its first on."""
+    indices: list[int] = []
+    position = row.positions[last_token]
+    for index in range(last_token, -1, -1):
+        if row.positions[index] == position:
+            indices.append(index)
+            position -= 1
+    return indices[::-1]
 
 
 def scorer(base):
