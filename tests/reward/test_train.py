@@ -139,7 +139,9 @@ def test_pairs_of_identical_queries_are_dropped_before_the_split_and_counted(tin
 
 def test_whole_databases_are_held_out_and_doubtful_pairs_told(tiny_model, tmp_path, pair_rows):
     rows = [row | {"db_id": f"db{row['question_id']}"} for row in pair_rows]
-    turned = rows[0] | {"chosen": rows[0]["rejected"], "rejected": rows[0]["chosen"]}
+    sides = {"chosen": "rejected", "rejected": "chosen", "chosen_result": "rejected_result"}
+    sides |= {"rejected_result": "chosen_result"}
+    turned = rows[0] | {side: rows[0][other] for side, other in sides.items()}
     write_json(tmp_path / "pairs.json", [*rows, turned, rows[1]])
     run = train(tmp_path, tiny_model, "--max_steps", "1")
     assert run.returncode == 0, run.stderr

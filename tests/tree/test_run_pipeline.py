@@ -133,7 +133,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(dataset, tiny_mod
     assert re.search(r"skipped question 4 \(store\): prompt of \d+ tokens", run.stdout)
     assert "shard 0: 4 questions to work on, 2 skipped" in run.stdout
     assert "shard 0: 6 questions of 2 databases, 1.00 of the mean cost" in run.stdout
-    assert "generations: from 16 (first attempts only) to 40" in run.stdout
+    assert "generations: from 32 (first attempts only) to 40" in run.stdout
     counted = [
         int(line.split("tokens")[1].split()[0]) for line in run.stdout.splitlines() if " to " in line and "#" in line
     ]

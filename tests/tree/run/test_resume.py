@@ -148,7 +148,7 @@ def test_without_gold_a_killed_run_goes_on_too(places, tmp_path):
     assert worker(places, tmp_path / "killed", *flags).returncode == 0
     one, other = (the_run(tmp_path / name) for name in ("whole", "killed"))
     assert (one / "candidates.json").read_bytes() == (other / "candidates.json").read_bytes()
-    assert read(other / "manifest.json")["counts"]["candidates"] == 2 * COUNT * 4
+    assert read(other / "manifest.json")["counts"]["candidates"] == 2 * COUNT * 8
 
 
 # --- the databases of a run -----------------------------------------------------------------------------------------

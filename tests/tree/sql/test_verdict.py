@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.builders import verdict_here
 from tests.conftest import make_database
+from tree.prompts import execution_feedback
 from tree.sql import verdict
 from tree.sql.guarded import Limits
 from tree.sql.results import Execution, Result, Verdict
@@ -45,7 +46,9 @@ def test_order_and_repetition_do_not_matter(rows, random):
 
 def test_observing_a_query(shop):
     def result(sql: str, gold: str) -> Result:
-        return asyncio.run(executor.observe(shop, sql, gold))
+        observed = asyncio.run(executor.observe(shop, sql, gold))
+        assert observed.feedback == execution_feedback(asyncio.run(executor.execute(shop, sql)))
+        return Result(observed.outcome, observed.digest, observed.ex)
 
     gold = "SELECT name FROM product"
     # wrong from the first row on, and longer than what `judge` reads of such a result
