@@ -5,7 +5,8 @@
     python evaluate.py --candidates all_trees.json --db_root data/dev/dev_databases          # EX of the best of N
     python evaluate.py --candidates candidates.json --db_root data/dev/dev_databases --predictions predict_dev.json
 
-Preference pairs (--test_data): accuracy, AUC, margins, calibration, by relation, distance gap, difficulty and database.
+Preference pairs (--test_data): accuracy, AUC, margins, calibration; by what the chosen and the rejected query are, by
+relation, distance gap, difficulty and database.
 Candidates (--candidates; of trees, the first attempts): execution accuracy after choosing one of N by reward, by
 votes, and by both. With --predictions the chosen query of each question, in BIRD's format. All intervals are 95 %,
 over questions. `none` is the untrained base model. Each distinct candidate is scored once; where candidates bring no

@@ -47,7 +47,7 @@ DATA_PATH = "final_data_train.json"  # preference pairs (step 4.2)
 # data
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by whole databases if possible (0 = none)
 MAX_LENGTH = 4096  # longest prompt + answer in tokens; pairs with a longer side are dropped and counted
-RESULT_LENGTH = 300  # characters of what executing a query said that are read below it (0 = the query alone)
+RESULT_LENGTH = 0  # characters of what executing a query said that are read below it (0 = the query alone)
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
 MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model

@@ -43,7 +43,7 @@ GPUS = (1, 2, 4, 8, 16, 32, 64)
 PER_GPU = (1, 2, 4, 8, 16)
 ROOTS, SAMPLES, DEPTH, NODES = 8, 2, 3, 24  # the default tree of tree/run_parallel.sh
 SEQUENCES = 256  # replies written at the same time, tree.generator.GPU_SEQUENCES
-IN_FLIGHT = 2 * SEQUENCES // SAMPLES  # questions at the same time, as tree.run_pipeline has them
+IN_FLIGHT = 2 * SEQUENCES // max(ROOTS, SAMPLES)  # questions at the same time, as tree.run_pipeline has them
 
 
 # --- the cost of a tree ---------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class AddLowRank(torch.autograd.Function):
     def forward(ctx, output: Tensor, input: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         narrow_down, narrow_up = (scale * down).to(input.dtype), up.to(input.dtype)
         inner = input.flatten(0, -2) @ narrow_down.T
-        output.flatten(0, -2).addmm_(inner, narrow_up.T)
+        output.view(-1, output.shape[-1]).addmm_(inner, narrow_up.T)  # a view, or an error: never a copy
         ctx.save_for_backward(input, inner, narrow_down, narrow_up)
         ctx.scale = scale
         ctx.mark_dirty(output)

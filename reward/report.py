@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 CARD = """# {name}
 
-A reward model for text-to-SQL: given a task prompt (schema, evidence, question) and an SQL query with the first
-{result_length} characters of what executing it said, one number, higher for queries that are right or nearer to a
-right one. LoRA adapter and score head (in float32) of `{base}`, trained with the pairwise loss of Bradley and Terry on
-pairs of queries from revision trees.
+A reward model for text-to-SQL: given a task prompt (schema, evidence, question) and an SQL query{result}, one number,
+higher for queries that are right or nearer to a right one. LoRA adapter and score head (in float32) of `{base}`,
+trained with the pairwise loss of Bradley and Terry on pairs of queries from revision trees.
 
 | | |
 |---|---|
@@ -202,7 +201,9 @@ def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: di
         **_validation_facts(metrics),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    text = CARD.format(name=folder.name, base=base, facts=table, result_length=settings.result_length)
+    length = settings.result_length
+    result = f" with the first {length} characters of what executing it said" if length else ""
+    text = CARD.format(name=folder.name, base=base, facts=table, result=result, result_length=length)
     with replacing(folder / "README.md") as file:
         file.write(str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")))
 

@@ -32,9 +32,9 @@ class PackedTrainer(RewardTrainer):
     which is the same where forward passes have equal numbers of pairs.) Training accuracy and margin are means over all
     pairs since the last log, on all processes.
 
-    Nothing is cast on the way (no autocast), so scores reload exactly. At the first loss, reward, gradient, weight or
-    validation figure that is not a finite number, all processes stop with an InputError, before a step or a checkpoint
-    is made of it.
+    Nothing is cast on the way but LoRA's factors (`reward.low_rank`; no autocast), so scores reload exactly. At the
+    first loss, reward, gradient, weight or validation figure that is not a finite number, all processes stop with an
+    InputError, before a step or a checkpoint is made of it.
     """
 
     loss_is_scaled_for_ga = True

@@ -143,10 +143,13 @@ def report_of(folder: Path) -> dict:
 
 
 def training(folder: Path, base: Path, *flags: object) -> tuple:
-    """The flags of train.py for four steps on `folder`/pairs.json, into `folder`/adapter; later flags win."""
+    """The flags of train.py for four steps on `folder`/pairs.json, into `folder`/adapter; later flags win.
+
+    Results are read, so that what reads them is tested.
+    """
     data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", base)
     steps = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
-    return *data, *steps, "--validation_fraction", "0.3", *flags
+    return *data, *steps, "--validation_fraction", "0.3", "--result_length", "300", *flags
 
 
 def train(folder: Path, base: Path, *flags: object):

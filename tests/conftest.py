@@ -193,7 +193,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, pair_row
     (folder / "pairs.json").write_text(json.dumps(pair_rows))
     data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", tiny_model)
     steps = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
-    run = run_script("train.py", *data, *steps, "--validation_fraction", "0.3", HF_ENDPOINT=address(hub))
+    read = ("--validation_fraction", "0.3", "--result_length", "300")
+    run = run_script("train.py", *data, *steps, *read, HF_ENDPOINT=address(hub))
     assert run.returncode == 0, run.stderr
     (folder / "printed.txt").write_text(run.stdout)
     return folder

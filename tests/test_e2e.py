@@ -55,6 +55,7 @@ def test_all_steps_with_the_real_model(tmp_path):
 
     # --- steps 5 to 7 ---
     bounded = ("--max_steps", "1", "--batch_size", "1", "--gradient_accumulation", "1", "--validation_fraction", "0")
+    bounded += ("--result_length", "300")
     step("train.py", "--model_id", model, *bounded, cwd=tmp_path)
     # only a few pairs, because scoring a pair takes seconds on a CPU
     (tmp_path / "few.json").write_text(json.dumps(test[:2]))

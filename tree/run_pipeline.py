@@ -109,7 +109,8 @@ async def grow_all(
     """Grow every tree of the shard, many at a time, into the log; returns the figures of the run."""
     grown = map(tree_from_json, log.read(work.questions))
     # twice what the engine needs, because trees wait for SQL too
-    at_once = max(8, 2 * sequences_at_once(settings.engine.max_num_seqs) // settings.tree.sample_num)
+    width = max(settings.tree.num_roots, settings.tree.sample_num)
+    at_once = max(8, 2 * sequences_at_once(settings.engine.max_num_seqs) // width)
     with contextlib.closing(Progress(len(work.questions), generator, grown)) as progress:
         grower = Grower(work, settings, generator, executor, progress)
         await run_questions(work.questions, grower.tree_of, log, at_once)

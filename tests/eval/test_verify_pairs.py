@@ -107,6 +107,8 @@ DAMAGES = {
     "db_id": set_row(db_id="store"),
     "difficulty": set_row(difficulty="simple"),
     "rejected_outcome": set_row(rejected_outcome="error"),
+    "chosen_result": set_row(chosen_result="The query returned 7 rows"),
+    "rejected_result": set_row(rejected_result="The query returned 7 rows"),
 }
 
 

@@ -146,9 +146,7 @@ def hard_pairs(tmp_path: Path) -> Path:
     for number in range(8):
         forms = [f"SELECT {number} FROM t", f"SELECT {number} FROM u WHERE x"]
         chosen, rejected = forms[:: -1 if number % 2 else 1]
-        results = dict.fromkeys(("chosen_result", "rejected_result"), "The query returned 1 row")
-        pair = {"prompt": f"Question {number}?", "chosen": chosen, "rejected": rejected, "question_id": number}
-        rows.append(pair | results)
+        rows.append({"prompt": f"Question {number}?", "chosen": chosen, "rejected": rejected, "question_id": number})
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
     return tmp_path / "pairs.json"
 

@@ -123,7 +123,7 @@ def test_what_is_not_recorded_whole_is_unknown(recorded):
 def train(data: Path, adapter: Path, base: Path):
     run = run_main(
         *("train", "--model_id", base, "--data_path", data.resolve(), "--output_dir", adapter),
-        *("--max_steps", "2", "--learning_rate", "0.05", "--validation_fraction", "0", "--result_length", "0"),
+        *("--max_steps", "2", "--learning_rate", "0.05", "--validation_fraction", "0"),
     )
     assert run.returncode == 0, run.stderr
     return run
