@@ -159,7 +159,7 @@ HUGE = ("--learning_rate", "1e37")  # but 0 in the first step, of the warmup
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((*HUGE, *UNVALIDATED), "a loss, reward or gradient is not a finite number at step 3 of 12"),
+        ((*HUGE, *UNVALIDATED), "a loss, reward or gradient is not a finite number at step 4 of 12"),
         ((*HUGE, "--validation_fraction", "0.5"), "is not a finite number at step"),
         (("--learning_rate", "1e300", *UNVALIDATED), "a weight is not a finite number at step 2 of 12"),
     ],
@@ -179,7 +179,7 @@ def test_training_that_diverges_is_one_line_and_nothing_looks_finished(tmp_path,
 def test_a_run_that_diverged_is_begun_anew_with_another_rate(tmp_path, tiny_model, hard_pairs):
     output = tmp_path / "adapter"
     for _ in range(2):  # the second time from the last checkpoint
-        assert_one_line_error(train_here(output, tiny_model, *QUIET, *UNVALIDATED, *HUGE), "at step 3 of 12")
+        assert_one_line_error(train_here(output, tiny_model, *QUIET, *UNVALIDATED, *HUGE), "at step 4 of 12")
     lower = (*QUIET, *UNVALIDATED, "--learning_rate", "1e-2", "--max_steps", "2")
     assert_one_line_error(train_here(output, tiny_model, *lower), "other settings", "--fresh true")
     assert train_here(output, tiny_model, *lower, "--fresh", "true").returncode == 0
