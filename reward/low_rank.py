@@ -2,9 +2,10 @@
 
 PEFT casts what a layer reads to the float32 of LoRA's weights, once for each of the layers that read it, keeps the
 copies for the backward pass, and scales and adds what LoRA writes in float32, at the full width of the layer. On a
-bfloat16 base these copies are most of what a training step keeps, and on a CPU of what it moves. Here the weights stay
-float32, but are rounded to the base's dtype where they are used, as mixed precision does (Micikevicius et al., arXiv
-1710.03740): the layer's output is rounded to it in any case. The scale is applied to a factor, where it costs nothing.
+bfloat16 base that was a quarter of a training step's memory, and on a CPU 40 % of its time
+(docs/log/2026-11-25-packing.md). Here the weights stay float32, but are rounded to the base's dtype where they are
+used, as mixed precision does (Micikevicius et al., arXiv 1710.03740): the layer's output is rounded to it in any case.
+The scale is applied to a factor, where it costs nothing.
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, eq. 3.
 
 Covered: plain LoRA on linear layers, any number of active adapters, dropout, merged and disabled adapters (which PEFT
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AddLowRank(torch.autograd.Function):
-    """output + scale · (input Aᵀ) Bᵀ, written over `output`, computed in its dtype with sums in float32.
+    """output + scale · (input Aᵀ) Bᵀ, written over `output`, computed in its dtype.
 
     output: [..., out], input: [..., in], down (A): [rank, in], up (B): [out, rank].
     """

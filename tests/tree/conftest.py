@@ -57,8 +57,9 @@ def whole(places, tmp_path_factory) -> Path:
 
 
 def the_run(output: Path, shard: int = 0) -> Path:
-    (folder,) = (path for path in output.glob(f"tree_dataset/part{shard}/*") if path.is_dir())
-    return folder
+    """Its folder; one without manifest is of a worker that was killed before its run began."""
+    (manifest,) = output.glob(f"tree_dataset/part{shard}/*/manifest.json")
+    return manifest.parent
 
 
 def results(output: Path) -> list[bytes]:

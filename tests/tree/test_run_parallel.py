@@ -95,7 +95,7 @@ def test_restarts_are_bounded(script, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_stops_all_at_once_and_says_how_to_resume(script, whole, tmp_path, number):
     run = script(REPLY_SECONDS="1")
-    while len(list((tmp_path / "out").glob("tree_dataset/part*/*/trees.jsonl"))) < 2:
+    while len(list((tmp_path / "out").glob("tree_dataset/part*/*/manifest.json"))) < 2:
         assert run.poll() is None
     assert len(processes_in(tmp_path)) > 3
     second = script()
