@@ -12,7 +12,6 @@ checkpoints. A run that was killed is resumed from its last checkpoint when the 
 import contextlib
 import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +30,8 @@ from reward.report import history_metrics, validation_results, write_results
 from reward.settings import TrainingSettings, read_settings, settings_of
 from reward.tokens import TokenizedQuestion, load_tokenizer, pairs_of, training_data
 from reward.trained_on import write_trained_on
+from reward.trainer_arguments import lora_config as adapter_config
+from reward.trainer_arguments import trainer_arguments
 from tree.run.prompt_settings import made_with
 
 if TYPE_CHECKING:
@@ -76,67 +77,24 @@ FRESH = False  # begin anew, also when OUTPUT_DIR holds this run, finished or to
 CHECKPOINT_STEPS = 50  # optimiser steps between two checkpoints to resume from after a kill (0 = those of validations)
 REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wandb, … ("none" = nowhere)
 # --------------------------------------------------------------------------------------------------
+SCRIPT = "train.py"
 
 
 def default_settings() -> TrainingSettings:
     """The constants above."""
-    return settings_of(globals())
+    return settings_of(TrainingSettings, globals())
 
 
 def lora_config(settings: TrainingSettings) -> "LoraConfig":
-    from peft import LoraConfig
-
-    targets = settings.lora_targets
-    return LoraConfig(
-        task_type="SEQ_CLS",
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=targets if targets == "all-linear" else [name.strip() for name in targets.split(",")],
-        modules_to_save=["score"],  # otherwise the head is lost on saving
-    )
+    return adapter_config(settings, "SEQ_CLS", modules_to_save=["score"])  # otherwise the head is lost on saving
 
 
 def reward_config(settings: TrainingSettings, validate: bool = False, first_step: int = 0) -> "RewardConfig":
     """TRL's settings of a run that validates or not, from its first step or resumed from a later one."""
-    import torch
     from trl import RewardConfig
 
-    interval = "steps" if settings.eval_steps else "epoch"
-    return RewardConfig(
-        use_cpu=not torch.cuda.is_available(),  # lets several processes share a CPU too
-        output_dir=settings.output_dir,
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation,
-        warmup_steps=settings.warmup_fraction,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="cosine",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        logging_steps=settings.logging_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # PackedTrainer stops there
-        eval_strategy=interval if validate else "no",
-        eval_steps=settings.eval_steps or None,
-        eval_on_start=validate and not first_step,
-        save_strategy=interval,
-        save_steps=settings.eval_steps or 500,
-        restore_callback_states_from_checkpoint=True,  # how long the loss has not fallen
-        load_best_model_at_end=validate,
-        metric_for_best_model="loss",  # finer than accuracy, which few pairs make coarse
-        # the base is loaded in its dtype and LoRA and head stay float32: no autocast, so scores reload exactly
-        bf16=False,
-        disable_dropout=False,
-        max_length=None,  # too long pairs are dropped and counted beforehand
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,  # every trained weight is in every pass
-        dataloader_pin_memory=False,
-        report_to=[name.strip() for name in settings.report_to.split(",")],
-        seed=settings.seed,
-    )
+    arguments = trainer_arguments(settings, validate, first_step)
+    return RewardConfig(weight_decay=settings.weight_decay, disable_dropout=False, **arguments)
 
 
 def make_trainer(
@@ -203,17 +161,6 @@ def print_settings(settings: TrainingSettings, manifest: Manifest) -> None:
         )
 
 
-def run_training(trainer: "PackedTrainer", checkpoint: Path | None) -> dict[str, float]:
-    """Train to the end; the steps made, the step whose weights are saved, and the seconds of this process."""
-    start = time.perf_counter()
-    train_from(trainer, checkpoint)
-    return {
-        "steps": trainer.state.global_step,
-        "kept_step": trainer.state.best_global_step or trainer.state.global_step,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-
-
 def finite_rewards(
     trainer: "PackedTrainer", questions: Sequence[QuestionPairs], settings: TrainingSettings, step: int
 ) -> list[list[float]]:
@@ -254,7 +201,7 @@ def train_reward_model(
     trainer = make_trainer(settings, model, tokenizer, data.train, data.validation, first_step)
 
     # --- training ---
-    metrics = data.counts | run_training(trainer, checkpoint)
+    metrics = data.counts | train_from(trainer, checkpoint)
 
     # --- results ---
     questions = [tokenized.question for tokenized in data.validation or data.train[:4]]
@@ -273,12 +220,12 @@ def train_reward_model(
 
 
 def main(words: list[str] | None = None) -> None:
-    settings = read_settings(globals(), words)
+    settings = read_settings(TrainingSettings, globals(), words)
 
     # --- everything that can be wrong, before a model is loaded ---
     stay_offline()
-    use_one_gpu()
-    check_accelerate()
+    use_one_gpu(SCRIPT)
+    check_accelerate(SCRIPT)
     base = check_model_folder(settings.model_id)
     pairs = read_pairs(settings.data_path, ("chosen_dist", "rejected_dist") if settings.margin_by_distance else ())
     if settings.result_length:
@@ -286,7 +233,7 @@ def main(words: list[str] | None = None) -> None:
     output = Path(settings.output_dir)
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with --output_dir")
-    check_machine(settings)
+    check_machine(SCRIPT, settings.report_to, settings.flex_attention)
 
     # --- the run, alone in its folder ---
     with alone_in(output) if is_first_process() else contextlib.nullcontext():

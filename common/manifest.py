@@ -90,12 +90,12 @@ class Manifest:
 
 
 def run_of(content: dict, may_differ: Collection[str], facts: Collection[str]) -> dict:
-    """What makes the run of a manifest: its data, its model, its settings but those that may differ, some facts.
+    """What makes the run of a manifest: its inputs, its model, its settings but those that may differ, some facts.
 
     Raises KeyError when it is no manifest of a run.
     """
     return {
-        "data_fingerprint": content["inputs"]["data"]["sha256"],
+        **{f"{name}_fingerprint": content["inputs"][name]["sha256"] for name in content["inputs"]},
         "model_fingerprint": content["model_fingerprint"],
         **{name: content[name] for name in facts if name in content},
         **{name: value for name, value in content["arguments"].items() if name not in may_differ},

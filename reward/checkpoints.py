@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ UNFINISHED = "unfinished.json"  # the manifest of a run, from its start to its e
 COMPLETE = "complete"  # in a checkpoint: all of it is on disk; made last and deleted first
 FULL = ("PytorchStreamWriter", "inline_container", "IoError", "I/O error")  # what torch and safetensors say then
 # settings in which a run may differ from what it was when it began; data and model have fingerprints
-MAY_DIFFER = frozenset({"fresh", "report_to", "output_dir", "model_id", "data_path", "checkpoint_steps"})
+MAY_DIFFER = frozenset({"fresh", "report_to", "output_dir", "model_id", "data_path", "tree_files", "checkpoint_steps"})
 
 
 # --- the run of a folder ----------------------------------------------------------------------------------------------
@@ -137,12 +138,21 @@ def _writing(output: str | os.PathLike) -> Iterator[None]:
         ) from None
 
 
-def train_from(trainer: "Trainer", checkpoint: Path | None) -> None:
-    """Train from the start, or from a checkpoint; from the last one of a run nothing is left but to keep the best."""
+def train_from(trainer: "Trainer", checkpoint: Path | None) -> dict[str, float]:
+    """Train from the start, or from a checkpoint; from the last one of a run nothing is left but to keep the best.
+
+    Returns the steps made, the step whose weights are kept, and the seconds of this process.
+    """
+    start = time.perf_counter()
     if checkpoint and training_had_ended(checkpoint):
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
     with _writing(trainer.args.output_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return {
+        "steps": trainer.state.global_step,
+        "kept_step": trainer.state.best_global_step or trainer.state.global_step,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
 
 
 def save_adapter(trainer: "Trainer", output: Path) -> None:

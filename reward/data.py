@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from common.files import InputError
 from common.preference import PreferencePair, Prompt
@@ -53,10 +54,19 @@ def contradictory_pairs(pairs: Iterable[PreferencePair]) -> int:
     return sum(count for (prompt, chosen, rejected), count in seen.items() if (prompt, rejected, chosen) in seen)
 
 
-Split = tuple[list[PreferencePair], list[PreferencePair]]  # to train on, for validation
+class OfQuestion(Protocol):
+    """What is split by where it is from: a preference pair, or what else says its prompt, question and database."""
+
+    prompt: Prompt
+    question: int | Prompt
+    db_id: str
 
 
-def split_by_question(pairs: Sequence[PreferencePair], fraction: float, seed: int) -> Split:
+Part = TypeVar("Part", bound=OfQuestion)
+Split = tuple[list[Part], list[Part]]  # to train on, for validation
+
+
+def split_by_question(pairs: Sequence[Part], fraction: float, seed: int) -> Split[Part]:
     """Training and validation pairs: `fraction` of the prompts (at least one when above 0) are held out by `seed`.
 
     No question and no prompt is on both sides: pairs with one `question_id`, or one prompt, stay together.
@@ -71,7 +81,7 @@ def split_by_question(pairs: Sequence[PreferencePair], fraction: float, seed: in
     return _parted(pairs, held_out)
 
 
-def split_by_database(pairs: Sequence[PreferencePair], fraction: float, seed: int) -> Split | None:
+def split_by_database(pairs: Sequence[Part], fraction: float, seed: int) -> Split[Part] | None:
     """As `split_by_question`, but whole databases are held out, with about `fraction` of the prompts.
 
     None when that cannot be done well: a pair without `db_id`, fewer than MIN_DATABASES that have no question in
@@ -89,9 +99,7 @@ def split_by_database(pairs: Sequence[PreferencePair], fraction: float, seed: in
     return _parted(pairs, held_out)
 
 
-def _groups(
-    pairs: Sequence[PreferencePair], keys_of: Callable[[PreferencePair], list[tuple]]
-) -> list[list[PreferencePair]]:
+def _groups(pairs: Sequence[Part], keys_of: Callable[[Part], list[tuple]]) -> list[list[Part]]:
     """The pairs in groups: those with a key in common, directly or by way of others, are in one.
 
     The order of the groups does not depend on that of the pairs.
@@ -108,17 +116,17 @@ def _groups(
         first, *others = keys_of(pair)
         for other in others:
             above[top(other)] = top(first)
-    groups: dict[tuple, list[PreferencePair]] = {}
+    groups: dict[tuple, list[Part]] = {}
     for pair in pairs:
         groups.setdefault(top(keys_of(pair)[0]), []).append(pair)
     return sorted(groups.values(), key=lambda group: min(repr(keys_of(pair)[0]) for pair in group))
 
 
-def _size(group: list[PreferencePair]) -> int:
+def _size(group: list[Part]) -> int:
     return len({pair.prompt for pair in group})
 
 
-def _hold_out(groups: Sequence[list[PreferencePair]], fraction: float, seed: int) -> list[list[PreferencePair]]:
+def _hold_out(groups: Sequence[list[Part]], fraction: float, seed: int) -> list[list[Part]]:
     """Groups in the order drawn by `seed`, each that brings their prompts nearer to `fraction` of all; at least one."""
     drawn = random.Random(seed).sample(groups, len(groups))
     missing = fraction * sum(map(_size, groups))
@@ -130,7 +138,7 @@ def _hold_out(groups: Sequence[list[PreferencePair]], fraction: float, seed: int
     return held_out or [min(drawn, key=_size)]
 
 
-def _parted(pairs: Sequence[PreferencePair], held_out: Iterable[list[PreferencePair]]) -> Split:
+def _parted(pairs: Sequence[Part], held_out: Iterable[list[Part]]) -> Split[Part]:
     prompts = {pair.prompt for group in held_out for pair in group}
     train = [pair for pair in pairs if pair.prompt not in prompts]
     return train, [pair for pair in pairs if pair.prompt in prompts]

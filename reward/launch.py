@@ -8,7 +8,6 @@ import subprocess
 from itertools import takewhile
 
 from common.files import InputError
-from reward.settings import TrainingSettings
 
 OFF = ("", "0", "false", "f", "no", "n", "off")
 # what `accelerate launch` exports of the user's configuration, and what that would do
@@ -19,7 +18,7 @@ UNUSED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
     "ACCELERATE_DYNAMO_BACKEND": "a compiled model",
 }
-LAUNCH = "launch with a configuration without it: accelerate launch --config_file FILE train.py"
+LAUNCH = "accelerate launch"
 
 
 def stay_offline() -> None:
@@ -36,10 +35,10 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def use_one_gpu() -> None:
+def use_one_gpu(script: str) -> None:
     """Without a launcher, leave this process the first of the GPUs that it is shown, and say so.
 
-    Several in one process would be used as DataParallel, which TRL refuses.
+    `script` is what a launcher would start. Several in one process would be used as DataParallel, which TRL refuses.
     """
     if "LOCAL_RANK" in os.environ:
         return
@@ -47,7 +46,7 @@ def use_one_gpu() -> None:
     gpus = _installed_gpus() if shown is None else _named_gpus(shown)
     if len(gpus) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]
-        print(f"using the first of {len(gpus)} GPUs ({gpus[0]}); for all of them: accelerate launch train.py")
+        print(f"using the first of {len(gpus)} GPUs ({gpus[0]}); for all of them: {LAUNCH} {script}")
 
 
 def _named_gpus(value: str) -> list[str]:
@@ -65,16 +64,17 @@ def _installed_gpus() -> list[str]:
     return [str(number) for number in range(count)]
 
 
-def check_accelerate() -> None:
-    """Warn of mixed precision in the user's configuration of accelerate, which train.py overrides.
+def check_accelerate(script: str) -> None:
+    """Warn of mixed precision in the user's configuration of accelerate, which the script overrides.
 
-    Raises InputError for what packed questions do not train with.
+    Raises InputError for what it does not train with.
     """
     for variable, what in UNUSED.items():
         value = os.environ.get(variable, "")
         if value.lower() not in OFF:
             raise InputError(
-                f"accelerate is configured for {what} ({variable}={value}), which train.py does not use; {LAUNCH}"
+                f"accelerate is configured for {what} ({variable}={value}), which {script} does not use; launch with a "
+                f"configuration without it: {LAUNCH} --config_file FILE {script}"
             )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision.lower() != "no" and is_first_process():
@@ -84,18 +84,18 @@ def check_accelerate() -> None:
         )
 
 
-def check_machine(settings: TrainingSettings) -> None:
+def check_machine(script: str, report_to: str, flex_attention: bool = False) -> None:
     """Raise InputError for what this machine cannot do."""
     import torch
     from transformers.integrations import get_available_reporting_integrations
 
     known = ["none", *get_available_reporting_integrations()]
-    for name in settings.report_to.split(","):
+    for name in report_to.split(","):
         if name.strip() not in known:
             raise InputError(
-                f"--report_to {settings.report_to}: {name.strip()!r} is not installed; there is: {', '.join(known)}"
+                f"--report_to {report_to}: {name.strip()!r} is not installed; there is: {', '.join(known)}"
             )
-    if settings.flex_attention and not torch.cuda.is_available():
+    if flex_attention and not torch.cuda.is_available():
         raise InputError("--flex_attention true: PyTorch trains with it on a GPU only, and there is none here")
     if "LOCAL_RANK" not in os.environ and torch.cuda.device_count() > 1:  # without nvidia-smi they were not counted
-        raise InputError("several GPUs are visible: set CUDA_VISIBLE_DEVICES=0, or use all: accelerate launch train.py")
+        raise InputError(f"several GPUs are visible: set CUDA_VISIBLE_DEVICES=0, or use all: {LAUNCH} {script}")

@@ -3,6 +3,7 @@
 import math
 import resource
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,24 @@ from common.files import replacing, write_json
 from common.manifest import Manifest
 from common.preference import PreferencePair
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
-from reward.settings import TrainingSettings
+from reward.settings import LoraTraining, TrainingSettings
 
 if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
     from matplotlib.axes import Axes
 
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of the history over the steps, by its name there, and what chance gives (None: nothing to show)."""
+
+    key: str
+    label: str
+    chance: float | None = None
+
+
+ADVICE = "train longer, on more questions, or with another --learning_rate"
+REWARD_CURVES = Curve("loss", "Bradley-Terry loss", math.log(2)), Curve("accuracy", "pairwise accuracy", 0.5)
 CARD = """# {name}
 
 A reward model for text-to-SQL: given a task prompt (schema, evidence, question) and an SQL query{result}, one number,
@@ -59,11 +73,21 @@ def write_results(
 
     `metrics` and `differences` (of rewards, chosen minus rejected, of the validation pairs) are of the saved model.
     """
-    for warning in validation_warnings(differences, metrics, history):
+    draw_curves(history, REWARD_CURVES, output / "training_curve.png", differences)
+    write_card(output, settings, manifest.content["inputs"]["data"], metrics)
+    write_metrics(output, manifest, history, metrics, validation_warnings(differences, metrics, history))
+
+
+def write_metrics(
+    output: Path, manifest: Manifest, history: Sequence[dict], metrics: dict, warnings: Sequence[str]
+) -> None:
+    """Write metrics.json and, last, manifest.json beside an adapter, and say how it went.
+
+    `warnings` are ends of sentences that begin with "the saved model".
+    """
+    for warning in warnings:
         print(f"warning: the saved model (step {metrics['kept_step']}) {warning}")
     write_json(output / "metrics.json", metrics | {"history": history})
-    draw_curves(history, differences, output / "training_curve.png")
-    write_card(output, settings, manifest.content["inputs"]["data"], metrics)
     manifest.write(output / "manifest.json", **metrics)
     print(
         f"loss {metrics['train_loss_first']:.4f} -> {metrics['train_loss_last']:.4f} in {metrics['steps']} steps, "
@@ -126,60 +150,66 @@ def validation_warnings(differences: Sequence[float], metrics: dict, history: Se
             "gives every candidate the same reward, because no later step had a lower validation loss; train longer, "
             "on more questions or with --validation_fraction 0"
         ]
-    found = []
-    advice = "train longer, on more questions, or with another --learning_rate"
-    start = next((entry["eval_loss"] for entry in history if entry["step"] == 0 and "eval_loss" in entry), math.inf)
-    if metrics["validation_loss"] > start:
-        found.append(
-            f"is worse than before training: validation loss {metrics['validation_loss']:.4f}, at the start "
-            f"{start:.4f}; {advice}"
-        )
+    found = worse_than_before(metrics["validation_loss"], history)
     if metrics["validation_accuracy"] <= 0.5:
         found.append(
             f"orders the validation pairs no better than chance: accuracy {metrics['validation_accuracy']:.4f} "
-            f"({len(differences)} pairs); {advice}"
+            f"({len(differences)} pairs); {ADVICE}"
         )
     return found
+
+
+def worse_than_before(validation_loss: float, history: Sequence[dict]) -> list[str]:
+    """The warning that a loss is above the one before training, if it is; see `validation_warnings`."""
+    start = next((entry["eval_loss"] for entry in history if entry["step"] == 0 and "eval_loss" in entry), math.inf)
+    if validation_loss <= start:
+        return []
+    figures = f"validation loss {validation_loss:.4f}, at the start {start:.4f}"
+    return [f"is worse than before training: {figures}; {ADVICE}"]
 
 
 # --- curves and card ------------------------------------------------------------------------------------------------
 
 
-def draw_curves(history: Sequence[dict], differences: Sequence[float], path: Path) -> None:
-    """PNG: loss and pairwise accuracy over the steps, and the validation pairs' reward differences if there are any."""
+def draw_curves(
+    history: Sequence[dict], curves: Sequence[Curve], path: Path, differences: Sequence[float] = ()
+) -> None:
+    """PNG: curves over the steps, and the validation pairs' reward differences if there are any."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = 3 if differences else 2
+    panels = len(curves) + bool(differences)
     figure, axes = pyplot.subplots(1, panels, figsize=(5 * panels, 4), layout="constrained")
-    _draw_curve(axes[0], history, "loss", "Bradley-Terry loss", chance=math.log(2))
-    _draw_curve(axes[1], history, "accuracy", "pairwise accuracy", chance=0.5)
+    for axis, curve in zip(axes, curves, strict=False):
+        _draw_curve(axis, history, curve)
     if differences:
-        axes[2].hist(differences, bins=40)
-        axes[2].axvline(0, color="grey", linewidth=0.8)
-        axes[2].set(xlabel="chosen minus rejected reward", ylabel="validation pairs")
+        axes[-1].hist(differences, bins=40)
+        axes[-1].axvline(0, color="grey", linewidth=0.8)
+        axes[-1].set(xlabel="chosen minus rejected reward", ylabel="validation pairs")
     with replacing(path, binary=True) as file:
         figure.savefig(file, dpi=120, format="png")
     pyplot.close(figure)
 
 
-def _draw_curve(axis: "Axes", history: Sequence[dict], key: str, label: str, chance: float) -> None:
+def _draw_curve(axis: "Axes", history: Sequence[dict], curve: Curve) -> None:
     """Training and validation over the steps, and what chance gives."""
     for prefix, style, name in (("", "-", "training"), ("eval_", "o--", "validation")):
-        points = [(entry["step"], entry[prefix + key]) for entry in history if prefix + key in entry]
+        key = prefix + curve.key
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
             axis.plot(*zip(*points, strict=True), style, label=name)
-    axis.axhline(chance, color="grey", linewidth=0.8, label="chance")
-    axis.set(xlabel="step", ylabel=label)
+    if curve.chance is not None:
+        axis.axhline(curve.chance, color="grey", linewidth=0.8, label="chance")
+    axis.set(xlabel="step", ylabel=curve.label)
     axis.grid(alpha=0.3)
     axis.legend()
 
 
 def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: dict) -> None:
     """README.md of an adapter folder, with the hub's metadata. `data`: path and sha256 of the pair file."""
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
     base = Path(settings.model_id).name
     metadata = ModelCardData(
@@ -193,17 +223,34 @@ def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: di
         "base model": base,
         "trained on": f"{Path(data['path']).name} (sha256 {data['sha256']}…)",
         "pairs": f"{metrics['train_pairs']} training, {metrics['validation_pairs']} validation",
+        **training_facts(settings, metrics),
+        **_validation_facts(metrics),
+    }
+    length = settings.result_length
+    result = f" with the first {length} characters of what executing it said" if length else ""
+    text = CARD.format(name=folder.name, base=base, facts=fact_rows(facts), result=result, result_length=length)
+    save_card(folder, metadata, text)
+
+
+def training_facts(settings: LoraTraining, metrics: dict) -> dict[str, object]:
+    """What a card says of how an adapter was trained."""
+    return {
         "steps": f"{metrics['steps']}, kept: {metrics['kept_step']}",
         "LoRA": f"rank {settings.lora_r}, alpha {settings.lora_alpha}, dropout {settings.lora_dropout}, "
         f"on {settings.lora_targets}",
         "learning rate": settings.learning_rate,
         "training loss": f"{metrics['train_loss_first']:.4f} to {metrics['train_loss_last']:.4f}",
-        **_validation_facts(metrics),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    length = settings.result_length
-    result = f" with the first {length} characters of what executing it said" if length else ""
-    text = CARD.format(name=folder.name, base=base, facts=table, result=result, result_length=length)
+
+
+def fact_rows(facts: dict[str, object]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+
+
+def save_card(folder: Path, metadata: "ModelCardData", text: str) -> None:
+    """README.md of an adapter folder: a text below the hub's metadata."""
+    from huggingface_hub import ModelCard
+
     with replacing(folder / "README.md") as file:
         file.write(str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}")))
 

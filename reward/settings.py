@@ -1,4 +1,4 @@
-"""The settings of train.py: the constants on its top, which are Python, and the flags of the same names."""
+"""The settings of a script that trains: the constants on its top, which are Python, and flags of the same names."""
 
 import argparse
 import ast
@@ -6,11 +6,39 @@ import math
 import os
 import tokenize
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from numbers import Real
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from common.files import InputError
+
+
+class LoraTraining(Protocol):
+    """What the settings of every script that trains LoRA say, by the names of its constants in lower case."""
+
+    model_id: str
+    validation_fraction: float
+    max_length: int
+    base_dtype: str
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_targets: str
+    learning_rate: float
+    epochs: float
+    max_steps: int
+    batch_size: int
+    gradient_accumulation: int
+    warmup_fraction: float
+    gradient_checkpointing: bool
+    logging_steps: int
+    eval_steps: int
+    seed: int
+    output_dir: str
+    fresh: bool
+    checkpoint_steps: int
+    report_to: str
 
 
 @dataclass(frozen=True)
@@ -48,25 +76,32 @@ class TrainingSettings:
     report_to: str
 
 
-TYPES: dict[str, type] = {field.name: field.type for field in fields(TrainingSettings)}
+Settings = TypeVar("Settings", bound=LoraTraining)
+
 NAMES = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
 
 
-def settings_of(constants: Mapping[str, object], given: Mapping[str, object] | None = None) -> TrainingSettings:
-    """The settings that a module's constants make, with those `given` by name in their place.
+def settings_of(
+    kind: type[Settings], module: Mapping[str, object], given: Mapping[str, object] | None = None
+) -> Settings:
+    """The settings, a dataclass, that the constants of a module's globals make, with those `given` in their place.
 
     Other constants are the user's own helpers and stay what they are. Raises InputError for a constant that is missing
     or of another type: whole numbers do for numbers (also 8 / 2 for a whole one), paths for text.
     """
-    values = {}
-    for name, kind in TYPES.items():
+    values, script = {}, Path(module["__file__"]).name
+    for name, wanted in _types(kind).items():
         if given and name in given:
-            values[name] = _as_type(f"--{name}", given[name], kind)
-        elif name.upper() in constants:
-            values[name] = _as_type(f"train.py: {name.upper()}", constants[name.upper()], kind)
+            values[name] = _as_type(f"--{name}", given[name], wanted)
+        elif name.upper() in module:
+            values[name] = _as_type(f"{script}: {name.upper()}", module[name.upper()], wanted)
         else:
-            raise InputError(f"train.py: the constant {name.upper()} is missing; put it back, or give --{name}")
-    return TrainingSettings(**values)
+            raise InputError(f"{script}: the constant {name.upper()} is missing; put it back, or give --{name}")
+    return kind(**values)
+
+
+def _types(kind: type[Settings]) -> dict[str, type]:
+    return {field.name: field.type for field in fields(kind)}
 
 
 def _as_type(what: str, value: object, kind: type) -> object:
@@ -81,7 +116,7 @@ def _as_type(what: str, value: object, kind: type) -> object:
     raise InputError(f"{what} is {value!r}, but must be {NAMES[kind]}")
 
 
-def read_settings(module: Mapping[str, object], words: list[str] | None = None) -> TrainingSettings:
+def read_settings(kind: type[Settings], module: Mapping[str, object], words: list[str] | None = None) -> Settings:
     """The settings of the script whose globals are `module`: its constants, or flags in their place.
 
     Raises InputError for one that is out of its range.
@@ -90,11 +125,11 @@ def read_settings(module: Mapping[str, object], words: list[str] | None = None) 
         description=module["__doc__"], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     comments = comments_of(module["__file__"])
-    for name, kind in TYPES.items():
+    for name, wanted in _types(kind).items():
         text = f"{comments.get(name.upper(), '')} (default {module.get(name.upper())})".strip()
-        parse = _boolean if kind is bool else kind
+        parse = _boolean if wanted is bool else wanted
         parser.add_argument(f"--{name}", type=parse, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
-    settings = settings_of(module, vars(parser.parse_args(words)))
+    settings = settings_of(kind, module, vars(parser.parse_args(words)))
     check_settings(settings)
     return settings
 
@@ -120,23 +155,27 @@ def comments_of(path: str | os.PathLike) -> dict[str, str]:
     return comments
 
 
-def check_settings(settings: TrainingSettings) -> None:
+# ranges of the settings that a script has
+RANGES = (
+    ("model_id data_path tree_files output_dir", str.strip, "a path, not empty"),
+    ("max_length token_budget lora_r lora_alpha batch_size", lambda value: value >= 1, "1 or more"),
+    ("gradient_accumulation logging_steps", lambda value: value >= 1, "1 or more"),
+    ("base_dtype", ("auto", "float32", "bfloat16").__contains__, "auto, float32 or bfloat16"),
+    ("result_length eval_steps checkpoint_steps early_stopping", lambda value: value >= 0, "0 (off) or more"),
+    ("max_per_question margin_by_distance weight_decay", lambda value: value >= 0, "0 (off) or more"),
+    ("validation_fraction lora_dropout warmup_fraction", lambda value: 0 <= value < 1, "from 0 to below 1"),
+    ("learning_rate epochs", lambda value: value > 0, "positive"),
+    ("max_steps", lambda value: value != 0, "positive (-1 = off)"),
+    ("seed", lambda value: 0 <= value < 2**32, "from 0 to below 2**32"),
+)
+
+
+def check_settings(settings: LoraTraining) -> None:
     """Raise InputError for a setting out of its range."""
-
-    def check(names: str, is_right: object, must: str) -> None:
+    values = asdict(settings)
+    for names, is_right, must in RANGES:
         for name in names.split():
-            if not is_right(getattr(settings, name)):
-                raise InputError(f"--{name} {getattr(settings, name)}: must be {must}")
-
-    check("model_id data_path output_dir", str.strip, "a path, not empty")
-    check("max_length token_budget lora_r lora_alpha batch_size", lambda value: value >= 1, "1 or more")
-    check("gradient_accumulation logging_steps", lambda value: value >= 1, "1 or more")
-    check("base_dtype", ("auto", "float32", "bfloat16").__contains__, "auto, float32 or bfloat16")
-    check("result_length eval_steps checkpoint_steps early_stopping", lambda value: value >= 0, "0 (off) or more")
-    check("margin_by_distance weight_decay", lambda value: value >= 0, "0 (off) or more")
-    check("validation_fraction lora_dropout warmup_fraction", lambda value: 0 <= value < 1, "from 0 to below 1")
-    check("learning_rate epochs", lambda value: value > 0, "positive")
-    check("max_steps", lambda value: value != 0, "positive (-1 = off)")
-    check("seed", lambda value: 0 <= value < 2**32, "from 0 to below 2**32")
-    if settings.early_stopping and not settings.validation_fraction:
+            if name in values and not is_right(values[name]):
+                raise InputError(f"--{name} {values[name]}: must be {must}")
+    if values.get("early_stopping") and not settings.validation_fraction:
         raise InputError("--early_stopping needs validation: set --validation_fraction above 0")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from common.files import InputError
 from common.preference import PreferencePair, Prompt
 from reward.data import (
+    OfQuestion,
     QuestionPairs,
     contradictory_pairs,
     group_by_prompt,
@@ -20,7 +21,7 @@ from reward.data import (
     split_by_database,
     split_by_question,
 )
-from reward.settings import TrainingSettings
+from reward.settings import LoraTraining, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -157,7 +158,7 @@ def training_data(
     if dropped:
         print(f"dropped pairs: {kinds}")
     _tell_doubtful(pairs_of(tokenized))
-    held_out = _held_out_prompts(pairs_of(tokenized), settings)
+    held_out = held_out_prompts(pairs_of(tokenized), settings)
     data = TrainingData(
         train=[part for part in tokenized if part.question.prompt not in held_out],
         validation=[part for part in tokenized if part.question.prompt in held_out],
@@ -177,8 +178,8 @@ def _tell_doubtful(pairs: Sequence[PreferencePair]) -> None:
         print(f"warning: {contradictory} pairs contradict others (chosen and rejected exchanged); all are trained on")
 
 
-def _held_out_prompts(pairs: Sequence[PreferencePair], settings: TrainingSettings) -> set[Prompt]:
-    """The prompts for validation: those of whole databases where these fit the fraction."""
+def held_out_prompts(pairs: Sequence[OfQuestion], settings: LoraTraining) -> set[Prompt]:
+    """The prompts for validation, which are told: those of whole databases where these fit the fraction."""
     split = pairs, settings.validation_fraction, settings.seed
     by_database = split_by_database(*split)
     _, held_out = by_database or split_by_question(*split)

@@ -1,7 +1,8 @@
 """TRL's RewardTrainer on packed questions: their loss, and when training is stopped, logged and saved.
 
-Not here: which questions make a batch (`reward.batches`), how they are packed (`reward.packing`), the loss of one pair
-(`reward.metrics.bradley_terry_loss`), resuming (`reward.checkpoints`).
+Of that, what TRL's SFTTrainer on completions shares is in a class of its own. Not here: which questions make a batch
+(`reward.batches`), how they are packed (`reward.packing`), the loss of one pair (`reward.metrics.bradley_terry_loss`),
+resuming (`reward.checkpoints`).
 """
 
 import math
@@ -14,7 +15,7 @@ from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor, nn
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import RewardTrainer
+from trl import RewardTrainer, SFTTrainer
 
 from common.files import InputError
 from reward.batches import NO_PAIR, PADDING_QUESTION, DatabaseSampler
@@ -22,27 +23,19 @@ from reward.checkpoints import mark_complete, newest_checkpoint, remove_checkpoi
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics, wins
 from reward.packing import packed_scores
 
+NO_LABEL = -100  # of PyTorch's cross-entropy
 
-class PackedTrainer(RewardTrainer):
-    """RewardTrainer on the rows of `reward.batches.question_rows`, with a QuestionCollator.
 
-    The loss of an optimiser step is the mean over all its pairs, whichever forward pass and process they are in: each
-    forward pass gives the sum over its pairs, divided by the pairs of the whole step. So every pair counts the same,
-    and batch size, accumulation and number of processes may be traded for each other. (TRL takes the mean of means,
-    which is the same where forward passes have equal numbers of pairs.) Training accuracy and margin are means over all
-    pairs since the last log, on all processes.
+class FiniteTrainer:
+    """What both trainers do alike, as the first base of one of TRL's, on tokenized rows with a column `db_id`.
 
-    Nothing is cast on the way but LoRA's factors (`reward.low_rank`; no autocast), so scores reload exactly. At the
-    first loss, reward, gradient, weight or validation figure that is not a finite number, all processes stop with an
-    InputError, before a step or a checkpoint is made of it.
+    Batches are of one database as far as possible. Nothing is cast on the way but LoRA's factors (`reward.low_rank`; no
+    autocast). At the first figure that is not a finite number, of what is WATCHED, a weight or a validation, all
+    processes stop with an InputError, before a step or a checkpoint is made of it.
     """
 
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
-        self._seen = torch.zeros(4, device=self.accelerator.device)
+    PADDING: dict  # a row that weighs nothing, see DatabaseSampler
+    WATCHED = "a loss or gradient"
 
     def create_accelerator_and_postprocess(self) -> None:
         self.args.mixed_precision = "no"  # it is that of the user's accelerate configuration, whatever bf16 says
@@ -50,11 +43,11 @@ class PackedTrainer(RewardTrainer):
 
     # --- data ---
 
-    def _prepare_dataset(self, dataset, processing_class, args, dataset_name):
-        """The rows, which are tokenized already; behind those to train on a PADDING_QUESTION."""
-        if dataset_name != "train":
+    def _prepare_dataset(self, dataset, *arguments):
+        """The rows, which are tokenized already; behind those to train on one of padding."""
+        if arguments[-1] != "train":
             return dataset
-        return concatenate_datasets([dataset, Dataset.from_list([PADDING_QUESTION], features=dataset.features)])
+        return concatenate_datasets([dataset, Dataset.from_list([self.PADDING], features=dataset.features)])
 
     def _get_train_sampler(self, train_dataset=None) -> DatabaseSampler:
         *db_ids, _ = self.train_dataset["db_id"]
@@ -67,6 +60,72 @@ class PackedTrainer(RewardTrainer):
             sampler = sampler.batch_sampler
         sampler.sampler.set_epoch(epoch)
         super()._run_epoch(*args, train_dataloader=train_dataloader, epoch=epoch, **kwargs)
+
+    # --- divergence ---
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if wrong := [name for name, value in logs.items() if not math.isfinite(value)]:
+            raise self.diverged(wrong[0], self.state.global_step)
+
+    def diverged(self, what: str, step: int) -> InputError:
+        """The error of a run in which `what` is not finite at optimiser step `step`."""
+        print(file=sys.stderr)  # ends the line of the progress bar
+        folder = self.args.output_dir
+        if not step:
+            return InputError(
+                f"{folder}: {what} is not a finite number before anything is trained, so the base model itself "
+                "gives none; try --base_dtype float32, or fetch the model again"
+            )
+        newest = newest_checkpoint(Path(folder))
+        return InputError(
+            f"{folder}: training diverged, {what} is not a finite number at step {step} of {self.state.max_steps} with "
+            f"learning_rate {self.args.learning_rate:g} (last checkpoint before: {newest.name if newest else 'none'}); "
+            "begin anew with a lower rate: --learning_rate … --fresh true"
+        )
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        # once per optimiser step, before it is made; Trainer's own filter, which hides such losses, asks each loss
+        norm = super()._get_grad_norm(model, grad_norm)
+        total = self.accelerator.reduce(self._sum_of_watched() + norm, "sum")
+        if not math.isfinite(total):
+            step = self.state.global_step
+            raise self.diverged(self.WATCHED, step and step + 1)
+        return norm
+
+    def _sum_of_watched(self) -> Tensor:
+        return self._tr_loss
+
+    def _save_checkpoint(self, model, trial):
+        weights = [weight.isfinite().all() for weight in model.parameters() if weight.requires_grad]
+        if not torch.stack(weights).all():
+            raise self.diverged("a weight", self.state.global_step)
+        super()._save_checkpoint(model, trial)
+
+
+class PackedTrainer(FiniteTrainer, RewardTrainer):
+    """RewardTrainer on the rows of `reward.batches.question_rows`, with a QuestionCollator.
+
+    The loss of an optimiser step is the mean over all its pairs, whichever forward pass and process they are in: each
+    forward pass gives the sum over its pairs, divided by the pairs of the whole step. So every pair counts the same,
+    and batch size, accumulation and number of processes may be traded for each other. (TRL takes the mean of means,
+    which is the same where forward passes have equal numbers of pairs.) Training accuracy and margin are means over all
+    pairs since the last log, on all processes.
+
+    As nothing is cast, scores reload exactly.
+    """
+
+    PADDING = PADDING_QUESTION
+    WATCHED = "a loss, reward or gradient"
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
+        self._seen = torch.zeros(4, device=self.accelerator.device)
+
+    def _sum_of_watched(self) -> Tensor:
+        return super()._sum_of_watched() + self._seen.sum()
 
     # --- loss ---
 
@@ -113,41 +172,15 @@ class PackedTrainer(RewardTrainer):
             logs |= {"accuracy": right / pairs, "margin": difference / pairs, "num_tokens": self._total_train_tokens}
             self._seen = torch.zeros_like(self._seen)
         super().log(logs, start_time)
-        if wrong := [name for name, value in logs.items() if not math.isfinite(value)]:
-            raise self.diverged(wrong[0], self.state.global_step)
 
-    # --- divergence ---
 
-    def diverged(self, what: str, step: int) -> InputError:
-        """The error of a run in which `what` is not finite at optimiser step `step`."""
-        print(file=sys.stderr)  # ends the line of the progress bar
-        folder = self.args.output_dir
-        if not step:
-            return InputError(
-                f"{folder}: {what} is not a finite number before anything is trained, so the base model's own rewards "
-                "are none; try --base_dtype float32, or fetch the model again"
-            )
-        newest = newest_checkpoint(Path(folder))
-        return InputError(
-            f"{folder}: training diverged, {what} is not a finite number at step {step} of {self.state.max_steps} with "
-            f"learning_rate {self.args.learning_rate:g} (last checkpoint before: {newest.name if newest else 'none'}); "
-            "begin anew with a lower rate: --learning_rate … --fresh true"
-        )
+class CompletionTrainer(FiniteTrainer, SFTTrainer):
+    """SFTTrainer on rows of `input_ids`, `labels` (NO_LABEL where nothing is learned) and `db_id`.
 
-    def _get_grad_norm(self, model, grad_norm=None):
-        # once per optimiser step, before it is made; Trainer's own filter, which hides such losses, asks each loss
-        norm = super()._get_grad_norm(model, grad_norm)
-        total = self.accelerator.reduce(self._tr_loss + self._seen.sum() + norm, "sum")
-        if not math.isfinite(total):
-            step = self.state.global_step
-            raise self.diverged("a loss, reward or gradient", step and step + 1)
-        return norm
+    The loss of an optimiser step is the mean over all its labels.
+    """
 
-    def _save_checkpoint(self, model, trial):
-        weights = [weight.isfinite().all() for weight in model.parameters() if weight.requires_grad]
-        if not torch.stack(weights).all():
-            raise self.diverged("a weight", self.state.global_step)
-        super()._save_checkpoint(model, trial)
+    PADDING = {"input_ids": [0], "labels": [NO_LABEL], "db_id": ""}
 
 
 def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -58,7 +58,7 @@ def machine(tmp_path, monkeypatch):
 )
 def test_of_the_gpus_shown_the_first_is_used(alone, monkeypatch, capsys, shown, left):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    use_one_gpu()
+    use_one_gpu("train.py")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == (shown if left is None else left)
     printed = capsys.readouterr().out
     assert printed.count("\n") == (left is not None)
@@ -77,7 +77,7 @@ def test_of_the_gpus_shown_the_first_is_used(alone, monkeypatch, capsys, shown, 
 )
 def test_where_the_caller_says_nothing_the_machine_is_asked(alone, machine, capsys, lines, left):
     machine(*lines)
-    use_one_gpu()
+    use_one_gpu("train.py")
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == left
     count = sum(line.startswith("GPU") for line in lines)
     assert (f"first of {count} GPUs" in capsys.readouterr().out) == (left is not None)
@@ -89,7 +89,7 @@ def test_a_launcher_shares_the_gpus_out_itself(alone, machine, monkeypatch, caps
     monkeypatch.setenv("LOCAL_RANK", "1")
     if shown:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    use_one_gpu()
+    use_one_gpu("train.py")
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == shown and not capsys.readouterr().out
 
 
@@ -128,16 +128,16 @@ def test_the_gpu_is_chosen_before_torch_is_imported(tiny_model, pair_rows, tmp_p
 def test_what_packed_questions_do_not_train_with_is_refused(alone, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     if value in ("false", "NO", ""):
-        return check_accelerate()
+        return check_accelerate("train.py")
     with pytest.raises(InputError, match=f"{variable}.*accelerate launch"):
-        check_accelerate()
+        check_accelerate("train.py")
 
 
 def test_mixed_precision_is_warned_of_once(alone, monkeypatch, capsys):
     for value, rank, lines in (("no", "0", 0), ("bf16", "0", 1), ("fp8", "0", 1), ("bf16", "1", 0)):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", value)
         monkeypatch.setenv("RANK", rank)
-        check_accelerate()
+        check_accelerate("train.py")
         printed = capsys.readouterr().out
         assert printed.count("\n") == printed.count("warning: ") == printed.count(value) == lines or value == "no"
 

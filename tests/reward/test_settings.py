@@ -35,7 +35,7 @@ def settings_after(edited, monkeypatch):
     def settings(name: str, line: str, *flags: str) -> TrainingSettings:
         copy = edited({name: line})
         monkeypatch.setattr("sys.argv", [str(copy), *flags])
-        return read_settings(runpy.run_path(str(copy)))
+        return read_settings(TrainingSettings, runpy.run_path(str(copy)))
 
     return settings
 
