@@ -70,9 +70,9 @@ class Recorder:
         self.requests: list[tuple] = []
         self.replies: list[list[Reply]] = []
 
-    async def sample(self, messages, n: int, seed: int) -> list[Reply]:
-        replies = await self.generator.sample(messages, n, seed)
-        self.requests.append((messages, n, seed))
+    async def sample(self, messages, n: int, seed: int, revises: bool) -> list[Reply]:
+        replies = await self.generator.sample(messages, n, seed, revises)
+        self.requests.append((messages, n, seed, revises))
         self.replies.append(replies)
         return replies
 

@@ -94,7 +94,7 @@ def mutated(gold: str, picks: random.Random) -> str:
 async def grown(question: Question, prompt: str, path: Path, executor: Executor) -> dict:
     """A tree as step 4.1 grows it, by "model" replies that are mutations of gold."""
 
-    async def sample(messages, n: int, seed: int) -> list[Reply]:
+    async def sample(messages, n: int, seed: int, revises: bool) -> list[Reply]:
         picks = random.Random(seed)
         queries = [mutated(question.sql, picks) for _ in range(n)]
         return [Reply(f"```sql\n{sql}\n```", len(sql) // 3) for sql in queries]

@@ -32,7 +32,7 @@ class FakeGenerator:
     def fits(self, messages) -> bool:
         return len(messages[0]["content"]) < 5_000
 
-    async def sample(self, messages, n, seed):
+    async def sample(self, messages, n, seed, revises=False):
         self.requests += 1
         gold = next(sql for question, sql in QUESTIONS if question in messages[0]["content"])
         drawn = random.Random(seed).choices([gold, *WRONG], k=n)
@@ -48,7 +48,7 @@ class FakeGenerator:
 class FaultyGenerator(FakeGenerator):
     """The same replies after some time, and whatever the environment wants to go wrong."""
 
-    async def sample(self, messages, n, seed):
+    async def sample(self, messages, n, seed, revises=False):
         await asyncio.sleep(random.random() * float(os.environ.get("REPLY_SECONDS", "0.05")))
         asked = messages[0]["content"]
 
@@ -61,7 +61,7 @@ class FaultyGenerator(FakeGenerator):
             ctypes.string_at(0)
         if named("ENGINE_DIES_ON"):
             raise EngineDied("the engine died: no more memory")
-        return await super().sample(messages, n, seed)
+        return await super().sample(messages, n, seed, revises)
 
 
 def kill_at(number: int) -> None:

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from common.files import InputError
 from common.model_folder import fast_dtype
@@ -25,6 +25,7 @@ from tree.replies import CLOSING, OPENING, EngineDied, Reply
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
 
 CPU_KV_CACHE = 4  # GiB
 GPU_SEQUENCES, CPU_SEQUENCES = 256, 64
@@ -150,12 +151,20 @@ def _prepare_cpu() -> None:
 
 
 @dataclass(frozen=True)
+class Reviser:
+    """A LoRA adapter of the generator that writes its revisions: folder and rank (see `tree.train_reviser`)."""
+
+    folder: Path
+    rank: int
+
+
+@dataclass(frozen=True)
 class EngineSettings:
     """Settings of vLLM's engine; 0 stands for what suits the machine.
 
     `max_model_len` is the longest prompt plus reply in tokens, `max_num_seqs` how many replies are written at the same
     time, `gpu_memory` the share of the GPU's memory (no effect on a CPU), `dtype` "auto" (the model's own on a GPU,
-    else `fast_dtype`) or a name that vLLM knows.
+    else `fast_dtype`) or a name that vLLM knows. `reviser` writes the revisions; without one the generator does.
     """
 
     max_model_len: int
@@ -163,6 +172,7 @@ class EngineSettings:
     gpu_memory: float = 0.9
     dtype: str = "auto"
     seed: int = 0
+    reviser: Reviser | None = None
 
 
 def sequences_at_once(asked: int = 0) -> int:
@@ -182,6 +192,16 @@ def _engine_arguments(settings: EngineSettings) -> dict:
     }
 
 
+def _reviser_arguments(reviser: Reviser | None) -> dict:
+    """The engine's arguments that let it compute an adapter beside the model."""
+    if reviser is None:
+        return {}
+    from vllm.config.lora import MaxLoRARanks
+
+    rank = next(size for size in get_args(MaxLoRARanks) if size >= reviser.rank)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+
+
 def load_tokenizer(model: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder."""
     prepare_environment()
@@ -197,8 +217,9 @@ def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message]) ->
 
 
 class Generator:
-    """vLLM's asynchronous engine with prefix caching, behind `await sample(messages, n, seed)`.
+    """vLLM's asynchronous engine with prefix caching, behind `await sample(messages, n, seed, revises)`.
 
+    With a reviser, requests that revise are computed with its adapter, all others with the model as it is.
     Create it inside the running event loop: starting takes half a minute or more.
     """
 
@@ -209,7 +230,7 @@ class Generator:
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self.tokenizer, self.sampling = tokenizer, sampling
+        self.tokenizer, self.sampling, self.reviser = tokenizer, sampling, settings.reviser
         self.max_prompt_tokens = settings.max_model_len - sampling.max_tokens
         self._counts = dict.fromkeys(COUNTS, 0)
         self._numbers = itertools.count()
@@ -222,6 +243,7 @@ class Generator:
             seed=settings.seed,
             disable_log_stats=True,
             **_engine_arguments(settings),
+            **_reviser_arguments(settings.reviser),
         )
         with _engine_tied_to_this_process():
             self._engine = AsyncLLM.from_engine_args(arguments)
@@ -247,7 +269,15 @@ class Generator:
             logprobs=0,  # of the tokens that were drawn, and of no other
         )
 
-    async def sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
+    def adapter(self, revises: bool) -> "LoRARequest | None":
+        """The adapter that a request is computed with, None for the model as it is."""
+        if not (revises and self.reviser):
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest("reviser", 1, str(self.reviser.folder.resolve()))
+
+    async def sample(self, messages: Sequence[Message], n: int, seed: int, revises: bool = False) -> list[Reply]:
         """`n` replies to one chat, in one request. The same seed gives the same replies as far as the engine is
         deterministic (batching changes sums in the last bits, on GPU and CPU alike). Raises EngineDied."""
         from vllm import TokensPrompt
@@ -257,8 +287,11 @@ class Generator:
         prompt = TokensPrompt(prompt_token_ids=encode(self.tokenizer, messages))
         renderer = self._engine.renderer
         (engine_input,) = renderer.render_cmpl([prompt], renderer.default_cmpl_tok_params)
+        asked = self._engine.generate(
+            engine_input, parameters, request_id=str(next(self._numbers)), lora_request=self.adapter(revises)
+        )
         try:
-            async for output in self._engine.generate(engine_input, parameters, request_id=str(next(self._numbers))):
+            async for output in asked:
                 final = output
         except EngineDeadError as error:
             raise EngineDied("the engine died; vLLM's messages above may say why") from error

@@ -20,6 +20,7 @@ NUM_ROOTS=${NUM_ROOTS:-8}                                                   # fi
 SAMPLE_NUM=${SAMPLE_NUM:-2}                                                 # revisions of each wrong query
 MAX_NODES=${MAX_NODES:-24}                                                  # queries of a tree at most (0 = no bound)
 REVISION=${REVISION:-facts}                                                 # what a revision is shown: facts, query or chat
+REVISER=${REVISER:-}                                                        # folder of a reviser ("" = the generator revises)
 TEMPERATURE=${TEMPERATURE:-0.8}                                             # sampling temperature
 TOP_K=${TOP_K:-20}                                                          # draw among so many likeliest tokens (0 = all)
 SQL_TIMEOUT=${SQL_TIMEOUT:-30}                                              # seconds per query
@@ -81,7 +82,7 @@ worker() { # shard, flags
         --data "$DATA_PATH" --db_root "$DB_ROOT" --model "$MODEL_PATH" --output_dir "$OUTPUT_DIR" \
         --shard_id "$1" --num_shards "$SHARDS" --max_depth "$MAX_DEPTH" \
         --num_roots "$NUM_ROOTS" --sample_num "$SAMPLE_NUM" --max_nodes "$MAX_NODES" --revision "$REVISION" \
-        --temperature "$TEMPERATURE" --top_k "$TOP_K" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}" 9>&-
+        --reviser "$REVISER" --temperature "$TEMPERATURE" --top_k "$TOP_K" --sql_timeout "$SQL_TIMEOUT" --seed "$SEED" "${@:2}" 9>&-
 }
 
 log_of() { echo "$OUTPUT_DIR/logs/shard_$1.log"; }

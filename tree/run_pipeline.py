@@ -53,6 +53,7 @@ from tree.run.dry_run import dry_run_lines
 from tree.run.preflight import check_gold, prepare_instances, prepare_prompts
 from tree.run.progress import Progress
 from tree.run.question_log import QuestionLog
+from tree.run.reviser import ADAPTER_WEIGHTS
 from tree.run.run_folder import StoredRun, find_run, make_run_folder, part_folder
 from tree.run.settings import RunSettings, parse_arguments, run_settings
 from tree.run.without_gold import draw_candidates
@@ -94,9 +95,9 @@ class Grower:
         self.progress.add(tree)
         return tree_to_json(tree)
 
-    async def _sample(self, messages: Sequence[Message], n: int, seed: int) -> list[Reply]:
+    async def _sample(self, messages: Sequence[Message], n: int, seed: int, revises: bool) -> list[Reply]:
         with self.progress.replies.hold(n):
-            return await self.generator.sample(messages, n, seed)
+            return await self.generator.sample(messages, n, seed, revises)
 
     async def _judge(self, question: Question, queries: Sequence[str]) -> list[Verdict]:
         with self.progress.queries.hold(len(queries)):
@@ -276,9 +277,10 @@ def main(words: list[str] | None = None) -> None:
         check_device()
     settings = run_settings(args)
     work, shard_lines = select(settings)
+    reviser = settings.engine.reviser
     manifest = Manifest(
         settings.arguments,
-        {"data": settings.data},
+        {"data": settings.data} | ({"reviser": reviser.folder / ADAPTER_WEIGHTS} if reviser else {}),
         databases=work.fingerprints,
         model=str(settings.model),
         model_fingerprint=model_fingerprint(settings.model),

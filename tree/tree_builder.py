@@ -25,7 +25,7 @@ from tree.sql.canonical import canonical_sql, query_distance
 from tree.sql.results import Verdict
 from tree.tree_node import INITIAL, Question, RevisionTree, TreeNode
 
-Sample = Callable[[Sequence[Message], int, int], Awaitable[list[Reply]]]
+Sample = Callable[[Sequence[Message], int, int, bool], Awaitable[list[Reply]]]
 Judge = Callable[[Sequence[str]], Awaitable[list[Verdict]]]
 Fits = Callable[[Sequence[Message]], bool]
 Position = tuple[int, ...]  # in the tree: which first attempt, which of its revisions, …; () is the initial prompt
@@ -109,8 +109,9 @@ async def grow(
 ) -> RevisionTree:
     """The revision tree of one question.
 
-    `task` is the initial prompt, `sample(messages, n, seed)` draws replies, `judge(queries)` runs them and compares
-    them with gold, `fits(messages)` says whether a chat leaves room for a reply (else the node is not revised).
+    `task` is the initial prompt, `sample(messages, n, seed, revises)` draws replies (`revises`: to a request for
+    revisions), `judge(queries)` runs them and compares them with gold, `fits(messages)` says whether a chat leaves room
+    for a reply (else the node is not revised).
     """
     requests = _Requests(question, task, settings, sample, judge, fits)
     tree = RevisionTree(question, task, settings.feedback, settings.revision)
@@ -169,7 +170,8 @@ class _Requests:
         wrong = set(request.wrong)
         for draw in range(1 + settings.redraws):
             seed = node_seed(settings.seed, self._question.question_id, request.position, draw)
-            drawn = await self._judged_replies(messages, len(missing), seed)
+            replies = await self._sample(messages, len(missing), seed, bool(request.attempts))
+            drawn = await self._judged(replies)
             repeated = []
             for slot, query in zip(missing, drawn, strict=True):
                 spent = found[slot].tokens if slot in found else 0
@@ -184,8 +186,7 @@ class _Requests:
                 break
         return [found[slot] for slot in sorted(found)]
 
-    async def _judged_replies(self, messages: Sequence[Message], count: int, seed: int) -> list[JudgedQuery]:
-        replies = await self._sample(messages, count, seed)
+    async def _judged(self, replies: Sequence[Reply]) -> list[JudgedQuery]:
         written = [extract_sql(reply.text) for reply in replies]
         # shielded, because cancelling a task that runs in a worker would cost the worker
         verdicts = await asyncio.shield(self._judge(written))

@@ -35,7 +35,7 @@ class Services:
         for _ in range(self.random.randrange(20)):
             await asyncio.sleep(0)
 
-    async def sample(self, messages, n, seed):
+    async def sample(self, messages, n, seed, revises):
         self.chats.append(messages)
         self.seeds.append(seed)
         await self._wait()
@@ -125,7 +125,7 @@ def test_wrong_queries_on_the_way_are_drawn_again_and_correct_ones_are_not():
     """First attempts 0 (correct) and 5 (wrong); the revision of 5 draws 5, then 0."""
     drawn = iter([[0, 5], [5], [0]])
 
-    async def sample(messages, n, seed):
+    async def sample(messages, n, seed, revises):
         return [Reply(f"```sql\nSELECT {number}\n```", 1) for number in next(drawn)]
 
     growth = TreeSettings(max_depth=2, num_roots=2, sample_num=1, redraws=2)
@@ -141,7 +141,7 @@ def test_revisions_are_asked_for_before_slower_cousins_answer():
     async def scenario() -> int:
         asked = 0
 
-        async def sample(messages, n, seed):
+        async def sample(messages, n, seed, revises):
             nonlocal asked
             asked += 1
             if asked == 2:
@@ -162,7 +162,7 @@ def test_what_was_asked_for_in_vain_is_cancelled():
     """A cousin that wrote the same query first arrives late: the revisions asked for meanwhile are stopped."""
     asked, stopped = [], []
 
-    async def sample(messages, n, seed):
+    async def sample(messages, n, seed, revises):
         last = messages[-1]["content"]
         asked.append(last)
         if asked.count("SELECT 5") == 1 and last == "SELECT 5":  # asked for by the second attempt's revision

@@ -7,10 +7,11 @@ from common.files import InputError, read_json
 from common.manifest import code_of, run_of
 
 # Settings of tree.run_pipeline in which the shards of one run may differ: which shard it is, where files lie (data,
-# databases and model have fingerprints), how fast the work is done. All others make the run, also those added later.
+# databases, model and reviser have fingerprints), how fast the work is done. All others make the run, also those added
+# later.
 PER_SHARD = frozenset(
     {
-        *("shard_id", "data", "db_root", "model", "output_dir", "dry_run", "fresh"),
+        *("shard_id", "data", "db_root", "model", "reviser", "output_dir", "dry_run", "fresh"),
         *("gpu_memory", "gpu_gib", "max_num_seqs", "sql_workers"),
     }
 )

@@ -13,6 +13,7 @@ from tree.generator import ROOM_PER_LEVEL, EngineSettings, Sampling
 from tree.pairs.extraction import STRATEGIES, PairSettings, add_pair_flags
 from tree.prompts import REVISIONS
 from tree.run.prompt_settings import PromptSettings
+from tree.run.reviser import read_reviser
 from tree.schema.write import FORMATS
 from tree.sql_utils import SqlSettings, add_sql_flags, sql_settings
 from tree.tree_builder import TreeSettings
@@ -113,6 +114,9 @@ def _add_tree_flags(add: Callable) -> None:
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
     add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
     add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a revision is shown, see docs/trees.md")
+    add(
+        "--reviser", default="", help='folder of a reviser, which writes the revisions ("" = the generator writes them)'
+    )
     add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
     add("--seed", type=int, default=0, help="run seed; each request derives its own")
 
@@ -158,6 +162,8 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.no_gold and args.max_depth > 1:
         raise InputError("--no_gold: without gold no query is known to be wrong, so none is revised; set --max_depth 1")
+    if args.reviser and args.max_depth == 1:
+        raise InputError(f"--reviser {args.reviser}: with --max_depth 1 nothing is revised; leave --reviser out")
     if 0 < args.max_nodes < args.num_roots and not args.no_gold:
         raise InputError(f"--max_nodes {args.max_nodes}: must not be below --num_roots {args.num_roots}")
     if 0 < args.max_model_len <= args.max_tokens:
@@ -171,6 +177,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
     # as the manifest is to record it
     args.max_prompt_tokens = min(args.max_prompt_tokens or context, context - args.max_tokens)
     flags = vars(args)
+    reviser = read_reviser(Path(args.reviser), model, args.revision) if args.reviser else None
     half_of_the_cores = max(1, (os.cpu_count() or 1) // 2)
     parts = {
         "model": model,
@@ -179,7 +186,7 @@ def run_settings(args: argparse.Namespace) -> RunSettings:
         "tree": _part(TreeSettings, flags),
         "pairs": _pairs(flags),
         "sampling": _part(Sampling, flags),
-        "engine": _part(EngineSettings, flags),
+        "engine": _part(EngineSettings, flags | {"reviser": reviser}),
         "sql": sql_settings(args.sql_workers, args.sql_timeout, default=min(MOST_SQL_WORKERS, half_of_the_cores)),
         "arguments": flags,
     }

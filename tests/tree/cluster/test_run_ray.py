@@ -36,13 +36,13 @@ if "tree.run_pipeline" in sys.orig_argv:
     class GatedGenerator(FakeGenerator):
         places = {}
 
-        async def sample(self, messages, n, seed):
+        async def sample(self, messages, n, seed, revises=False):
             task = messages[0]["content"]  # of a database, by its own table, and a question
             question = task.partition("note_")[2][:1], task.rpartition("Question: ")[2]
             place = self.places.setdefault(question, len(self.places))
             while place >= 3 and "GATE" in os.environ and not Path(os.environ["GATE"]).exists():
                 await asyncio.sleep(0.1)
-            return await super().sample(messages, n, seed)
+            return await super().sample(messages, n, seed, revises)
 
     generator.Generator, generator.encode = GatedGenerator, encode
     generator.load_tokenizer = lambda model: None

@@ -1,0 +1,31 @@
+"""The adapter of `tree.train_reviser` that a run is to write its revisions with: is it one, and one for this run?"""
+
+from pathlib import Path
+
+from common.files import InputError, read_json
+from common.model_folder import model_fingerprint
+from tree.generator import Reviser
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MOST_RANK = 512  # that vLLM computes
+TRAIN = "train one with `python -m tree.train_reviser`"
+
+
+def read_reviser(folder: Path, model: Path, revision: str) -> Reviser:
+    """The reviser in a folder. Raises InputError unless it was trained on this model, for this way of asking."""
+    for name in ("adapter_config.json", ADAPTER_WEIGHTS, "manifest.json"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: {name} is missing, so it holds no reviser; {TRAIN}")
+    manifest = read_json(folder / "manifest.json", dict)
+    rank = read_json(folder / "adapter_config.json", dict).get("r")
+    arguments = manifest.get("arguments")
+    asked = arguments.get("revision") if isinstance(arguments, dict) else None
+    if asked is None or not isinstance(rank, int) or not 0 < rank <= MOST_RANK:
+        raise InputError(f"{folder}: holds an adapter, but no reviser of rank {MOST_RANK} or less; {TRAIN}")
+    if asked != revision:
+        raise InputError(
+            f"{folder}: was trained for --revision {asked}, not for {revision}; give that, or train another one"
+        )
+    if manifest.get("model_fingerprint") != model_fingerprint(model):
+        raise InputError(f"{folder}: was trained on {manifest.get('model')}, whose weights are not those of {model}")
+    return Reviser(folder, rank)
