@@ -52,9 +52,7 @@ if TYPE_CHECKING:
 # --------------------------------------------------------------------------------------------------
 # input
 MODEL_ID = "Qwen2.5-Coder-3B-Instruct"  # folder of the generator that grew the trees
-TREE_FILES = (
-    "output/tree_dataset/part*/*/all_trees.json"  # separated by commas; of what * finds, each part's newest run
-)
+TREE_FILES = "output/tree_dataset/part*/*/all_trees.json"  # with commas; * means the newest run of each part
 # data
 REVISION = "query"  # what a request shows of the wrong query: facts, query or chat (docs/trees.md)
 MAX_PER_QUESTION = 8  # wrong queries of a question at most, those that are worth most (0 = no bound)
