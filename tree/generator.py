@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, get_args
 
 from common.files import InputError
 from common.model_folder import fast_dtype
+from tree.cpu_adapter import add_low_rank
 from tree.prompts import Message
 from tree.replies import CLOSING, OPENING, EngineDied, Reply
 
@@ -86,6 +87,7 @@ def _die_with_parent() -> None:
 def run_engine_core(*arguments, **named) -> None:
     """The engine's process: vLLM's own, which dies with the process that started it, and its workers with it."""
     _die_with_parent()
+    _mend_adapters_on_cpu()
     from vllm.v1.engine.core import EngineCoreProc
     from vllm.v1.executor.multiproc_executor import WorkerProc
 
@@ -96,9 +98,19 @@ def run_engine_core(*arguments, **named) -> None:
 def run_engine_worker(*arguments, **named) -> None:
     """The process of an engine that computes in another one, as on a CPU: vLLM's own, which dies with the engine."""
     _die_with_parent()
+    _mend_adapters_on_cpu()
     from vllm.v1.executor.multiproc_executor import WorkerProc
 
     WorkerProc.worker_main(*arguments, **named)
+
+
+def _mend_adapters_on_cpu() -> None:
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+        PunicaWrapperCPU.add_lora_linear = add_low_rank
 
 
 @contextlib.contextmanager
@@ -152,10 +164,14 @@ def _prepare_cpu() -> None:
 
 @dataclass(frozen=True)
 class Reviser:
-    """A LoRA adapter of the generator that writes its revisions: folder and rank (see `tree.train_reviser`)."""
+    """A LoRA adapter of the generator that writes its revisions (see `tree.train_reviser`), by its folder.
+
+    `targets` are the last names of the layers that it changes.
+    """
 
     folder: Path
     rank: int
+    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -199,7 +215,8 @@ def _reviser_arguments(reviser: Reviser | None) -> dict:
     from vllm.config.lora import MaxLoRARanks
 
     rank = next(size for size in get_args(MaxLoRARanks) if size >= reviser.rank)
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    targets = list(reviser.targets)  # else vLLM would compute zeros for the other layers, for the largest one too
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "lora_target_modules": targets}
 
 
 def load_tokenizer(model: Path) -> "PreTrainedTokenizerBase":

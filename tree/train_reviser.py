@@ -313,6 +313,8 @@ def main(words: list[str] | None = None) -> None:
     # --- everything that can be wrong, before a model is loaded ---
     if settings.revision not in REVISIONS:
         raise InputError(f"--revision {settings.revision}: must be {', '.join(REVISIONS)}")
+    if any(name in settings.lora_targets for name in ("lm_head", "embed_tokens")):
+        raise InputError(f"--lora_targets {settings.lora_targets}: the engine adapts neither lm_head nor embed_tokens")
     stay_offline()
     use_one_gpu(SCRIPT)
     check_accelerate(SCRIPT)

@@ -16,11 +16,10 @@ def read_reviser(folder: Path, model: Path, revision: str) -> Reviser:
     for name in ("adapter_config.json", ADAPTER_WEIGHTS, "manifest.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing, so it holds no reviser; {TRAIN}")
-    manifest = read_json(folder / "manifest.json", dict)
-    rank = read_json(folder / "adapter_config.json", dict).get("r")
-    arguments = manifest.get("arguments")
+    manifest, config = (read_json(folder / name, dict) for name in ("manifest.json", "adapter_config.json"))
+    arguments, rank, layers = manifest.get("arguments"), config.get("r"), config.get("target_modules")
     asked = arguments.get("revision") if isinstance(arguments, dict) else None
-    if asked is None or not isinstance(rank, int) or not 0 < rank <= MOST_RANK:
+    if asked is None or not (isinstance(rank, int) and 0 < rank <= MOST_RANK and isinstance(layers, list)):
         raise InputError(f"{folder}: holds an adapter, but no reviser of rank {MOST_RANK} or less; {TRAIN}")
     if asked != revision:
         raise InputError(
@@ -28,4 +27,5 @@ def read_reviser(folder: Path, model: Path, revision: str) -> Reviser:
         )
     if manifest.get("model_fingerprint") != model_fingerprint(model):
         raise InputError(f"{folder}: was trained on {manifest.get('model')}, whose weights are not those of {model}")
-    return Reviser(folder, rank)
+    targets = {str(layer).split(".")[-1] for layer in layers}
+    return Reviser(folder, rank, tuple(sorted(targets)))
