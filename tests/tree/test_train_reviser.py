@@ -226,6 +226,7 @@ def doubted(content: list[dict]) -> None:
         (None, ("--tree_files", "no/part*/all_trees.json"), "no/part*/all_trees.json: no such file; grow trees first"),
         (None, ("--model_id", "nowhere"), "nowhere: no such model folder"),
         (None, ("--lora_r", "0"), "--lora_r 0: must be 1 or more"),
+        (None, ("--lora_targets", "q_proj,lm_head"), "the engine adapts neither lm_head nor embed_tokens"),
         (None, ("--max_per_question", "-1"), "--max_per_question -1"),
         (None, ("--report_to", "nothing"), "'nothing' is not installed"),
     ],
@@ -238,3 +239,10 @@ def test_what_cannot_be_trained_on_is_one_line(trees, tiny_model, tmp_path, monk
     write_json(tmp_path / "all_trees.json", content)
     assert_one_line_error(train(tmp_path / "all_trees.json", tiny_model, tmp_path / "reviser", *flags), words)
     assert not (tmp_path / "reviser" / "unfinished.json").exists()
+
+
+def test_training_that_diverges_is_one_line_and_nothing_looks_finished(trees, tiny_model, tmp_path):
+    flags = ("--learning_rate", "1e37", "--validation_fraction", "0", "--logging_steps", "100", "--lora_dropout", "0")
+    run = train(trees, tiny_model, tmp_path / "reviser", *flags)
+    assert_one_line_error(run, "training diverged", "is not a finite number at step", "--fresh true")
+    assert not (tmp_path / "reviser" / "manifest.json").exists()
