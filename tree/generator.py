@@ -135,7 +135,7 @@ class Sampling:
     max_tokens: int
 
 
-def _prepare_cpu() -> None:
+def prepare_cpu() -> None:
     """vLLM's CPU switches, unless the user set them: all cores that this process may use, a KV cache that fits.
 
     Raises InputError for a vLLM that has no CPU build.
@@ -208,7 +208,7 @@ class Generator:
     def __init__(self, model: Path, tokenizer: "PreTrainedTokenizerBase", sampling: Sampling, settings: EngineSettings):
         print(f"starting the engine with {model}", flush=True)
         if not on_gpu():
-            _prepare_cpu()
+            prepare_cpu()
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
