@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from tests.conftest import run_main
+from tree.run.prompt_settings import PromptSettings
 from tree.sql.canonical import canonical_sql
 from tree.sql.database_file import connect
 from tree.sql.guarded import Limits
@@ -150,6 +151,22 @@ def training(folder: Path, base: Path, *flags: object) -> tuple:
     data = ("--data_path", folder / "pairs.json", "--output_dir", folder / "adapter", "--model_id", base)
     steps = ("--max_steps", "4", "--batch_size", "2", "--logging_steps", "1", "--learning_rate", "1e-2")
     return *data, *steps, "--validation_fraction", "0.3", "--result_length", "300", *flags
+
+
+def random_adapter(folder: Path, base: Path, result_length: int = 300) -> Path:
+    """A reward adapter with random weights, as train.py leaves it, that says what its prompts were made with."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from reward.model import load_base
+    from reward.trained_on import write_trained_on
+
+    torch.manual_seed(0)
+    settings = {"target_modules": "all-linear", "modules_to_save": ["score"], "init_lora_weights": False}
+    model = load_base(base, 0, torch.float32)
+    get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=4, **settings)).save_pretrained(folder)
+    write_trained_on(folder, [], {}, vars(PromptSettings()), result_length)
+    return folder
 
 
 def train(folder: Path, base: Path, *flags: object):

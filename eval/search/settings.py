@@ -113,9 +113,7 @@ def parse_arguments(words: list[str] | None = None, description: str | None = No
     add("--base_model", default="Qwen2.5-Coder-1.5B-Instruct", help="folder of the reward model's base")
     add("--adapter", default="qwen-reward-model-sql-train", help="folder of the reward model's adapter (step 5)")
     types = ("auto", "float32", "bfloat16")
-    add(
-        "--reward_dtype", choices=types, default="auto", help="precision of the base, as --dtype of evaluate.py"
-    )
+    add("--reward_dtype", choices=types, default="auto", help="precision of the base, as --dtype of evaluate.py")
     add = parser.add_argument_group("generator and engine").add_argument
     add_engine_flags(add, "engine and reward model", "where nvidia-smi does not tell")
     add_sql_flags(parser.add_argument_group("SQL").add_argument, DEFAULT_SQL_WORKERS)
