@@ -78,7 +78,13 @@ def test_script_and_flags_of_a_command_exist(command):
 def test_what_a_page_names_in_code_exists(page):
     """Flags, paths and modules between backticks."""
     scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.cluster.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
-    scripts += [("evaluate.py",), ("train.py",), ("-m", "tree.dpo_extractor"), ("-m", "bench.scale_simulation")]
+    scripts += [
+        ("-m", "tree.search"),
+        ("evaluate.py",),
+        ("train.py",),
+        ("-m", "tree.dpo_extractor"),
+        ("-m", "bench.scale_simulation"),
+    ]
     known = "".join(help_of(*script) for script in scripts) + (ROOT / "download_model.sh").read_text()
     for code in re.findall(r"`([^`\n]+)`", PAGES[page]):
         bench = re.match(r"python -m (bench\.\w+)", code)

@@ -86,7 +86,7 @@ class Searcher:
             "candidates": [node.sql for node in nodes],
             "chosen": chosen(question, task, nodes, self.settings.choose),
             "rounds": rounds,
-            "nodes": [node.to_json() for node in nodes],
+            "search": [node.to_json() for node in nodes],
         }
 
     async def _rate(self, question: Question, task: str, queries: Sequence[str]) -> list[Rated]:
@@ -127,11 +127,15 @@ async def search_all(
 def find_run(settings: SearchRun, content: dict) -> StoredRun | None:
     """The run of the output folder, when it is the one of the manifest `content`; None when a new one is to be begun.
 
-    Raises InputError when it is another one.
+    Raises InputError when it is another one, or holds files of these names that are of none.
     """
     folder = settings.output_dir
     path = folder / "manifest.json"
-    if settings.fresh or not path.exists():
+    if settings.fresh:
+        return None
+    if not path.exists():
+        if foreign := [name for name in RESULTS if (folder / name).exists()]:
+            raise InputError(f"{folder / foreign[0]}: not of a search; give another --output_dir")
         return None
     stored = StoredRun(folder, read_json(path, dict))
     try:
@@ -163,8 +167,8 @@ def write_results(asked: Sequence[Question], log: QuestionLog, folder: Path) -> 
         for row in log.read(asked):
             rows.add(row)
             answers[row["question_id"]] = row["chosen"]
-            tokens = sum(node["tokens"] for node in row["nodes"])
-            counts.update(queries=len(row["nodes"]), tokens=tokens, rounds=row["rounds"])
+            tokens = sum(node["tokens"] for node in row["search"])
+            counts.update(queries=len(row["search"]), tokens=tokens, rounds=row["rounds"])
         rows.end()
         chosen_of = ((question, answers.get(question.question_id, "")) for question in asked)
         dump_json(prediction_file, in_birds_format(chosen_of))
