@@ -161,7 +161,7 @@ def test_as_many_drafts_as_the_budget_are_best_of_n(flags, places, tiny_model, a
     assert read(tmp_path / "manifest.json")["counts"]["rounds"] == 0
     with pytest.MonkeyPatch.context() as patch:
         pretend_pipeline(patch.setattr)
-        drawn = ("--no_gold", "--max_depth", "1", "--num_roots", "8", "--limit", "6")
+        drawn = ("--no_gold", "--max_depth", "1", "--redraws", "0", "--num_roots", "8", "--limit", "6")
         assert run_main("tree.run_pipeline", *places, "--output_dir", tmp_path / "drawn", *drawn).returncode == 0
     candidates = the_run(tmp_path / "drawn") / "candidates.json"
     prompts_and_candidates = [
