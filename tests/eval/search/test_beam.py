@@ -98,24 +98,30 @@ def test_the_order_in_which_replies_come_changes_nothing(settings, variety, dela
 
 
 @given(settings(), st.integers(1, 30))
-def test_it_stops_when_nothing_improves_and_not_before(settings, variety):
+def test_it_goes_on_just_as_long_as_rounds_improve(settings, variety):
     nodes, rounds = World(variety).found(settings)
-    if len(nodes) < settings.budget and (left := next_requests(nodes, TASK, settings, lambda messages: True)):
-        # the last round brought nothing better than what was there
-        last = [node for node in nodes if node.position[:-1] in last_parents(settings, nodes, rounds)]
-        assert rounds and best(last) <= best(nodes[: -len(last)])
-        assert len(left) <= settings.beam
-
-
-def last_parents(settings, nodes, rounds) -> set:
-    """The positions that the last round revised: the search again, up to the round before."""
-    count, found = settings.num_roots, set()
-    for _ in range(rounds):
-        requests = next_requests(nodes[:count], TASK, settings, lambda messages: True)
-        found = {request.position for request in requests}
+    count = settings.num_roots
+    for number in range(1, rounds + 1):
+        before, requests = nodes[:count], next_requests(nodes[:count], TASK, settings, lambda messages: True)
         count += sum(request.count for request in requests)
+        improved = best(nodes[len(before) : count]) > best(before)
+        assert improved or number == rounds
     assert count == len(nodes)
-    return found
+    if not rounds or improved:
+        assert next_requests(nodes, TASK, settings, lambda messages: True) == []
+
+
+def test_a_round_that_only_repeats_the_best_query_is_the_last():
+    async def sample(messages, n, seed):
+        return [Reply(f"```sql\nSELECT {number}\n```", 7) for number in range(n)]
+
+    async def rate(sqls):
+        return [known(sql, "ok", -float(sql[-1])) for sql in sqls]
+
+    one_at_a_time = replace(SETTINGS, beam=1, sample_num=1)
+    nodes, rounds = asyncio.run(search(5, TASK, one_at_a_time, sample, rate, lambda messages: True))
+    assert [node.position for node in nodes] == [(0,), (1,), (2,), (0, 0)] and rounds == 1
+    assert nodes[0].sql == nodes[3].sql
 
 
 def test_as_many_drafts_as_the_budget_are_best_of_n():
