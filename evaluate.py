@@ -28,10 +28,18 @@ from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
 from common.preference import PreferencePair, Prompt, answer, check_results, read_pairs
 from eval.adapter_prompts import UNTRAINED, pools_by_adapter, prompt_settings_of, warn_of_other_prompts
-from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, Candidates, choice, choice_report
-from eval.candidates import CandidatePool, PoolResults, as_candidates, execute, read_pools, warn_of_redraws
+from eval.best_of_n import CHOICES, Candidates, choice_report
+from eval.candidates import (
+    CandidatePool,
+    PoolResults,
+    as_candidates,
+    chosen_query,
+    execute,
+    read_pools,
+    warn_of_redraws,
+)
 from eval.evaluation_report import draw, markdown_page, terminal_lines
-from eval.execution_accuracy import SEPARATOR
+from eval.execution_accuracy import in_birds_format
 from eval.pair_report import Rewards, pair_report
 from reward.launch import stay_offline
 from reward.tokens import load_tokenizer
@@ -41,7 +49,6 @@ from tree.sql.results import Result
 from tree.sql_utils import SqlSettings, add_sql_flags, check_database, database_path, sql_settings
 
 TEST_DATA = "final_data_test.json"
-CHOICES = ("reward_vote", "executes_reward", "reward", "majority_vote", "executes_vote")
 
 
 @dataclass(frozen=True)
@@ -192,11 +199,10 @@ def candidate_rows(
 
 def write_predictions(path: str, pools: Sequence[CandidatePool], known: Sequence[Candidates], choose: str) -> None:
     """The chosen query of each question in BIRD's format, "" where there is none."""
-    predictions = {}
-    for pool, candidates in zip(pools, known, strict=True):
-        number = choice(candidates, (WITH_REWARD | WITHOUT_REWARD)[choose])
-        sql = "" if number is None else pool.queries[number]
-        predictions[str(pool.question.question_id)] = f"{sql}{SEPARATOR}{pool.question.db_id}"
+    chosen = [
+        (pool.question, chosen_query(pool, candidates, choose)) for pool, candidates in zip(pools, known, strict=True)
+    ]
+    predictions = in_birds_format(chosen)
     write_json(path, predictions)
     print(f"predictions: {path} ({len(predictions)} questions, chosen by {choose})")
 

@@ -4,6 +4,8 @@
         --data output/tree_dataset/part0/20260101_120000/all_trees.json
     python -m bench.reward_scoring --compare precision --model Qwen2.5-Coder-0.5B-Instruct \\
         --adapter qwen-reward-model-sql-train --data final_data_test.json
+    python -m bench.reward_scoring --compare vllm --model Qwen2.5-Coder-0.5B-Instruct \\
+        --adapter qwen-reward-model-sql-train --data final_data_test.json
 
 packing (the default): `reward.model.score`, as evaluate.py uses it, against the common way, prompt and SQL of both
 sides of each pair in the order of the file, in padded batches of the same number of sequences. Questions are chosen as
@@ -14,13 +16,19 @@ between the two rewards of a candidate.
 precision: the same rewards with the base in float32 and in bfloat16; LoRA and score head compute in float32 in both.
 Printed are how far the two rewards of a candidate differ, beside how far those of one question's candidates lie apart;
 how many pairs and best candidates change; the pairwise accuracy of both; and the time. All questions of the file.
+
+vllm: `reward.model.score` against vLLM's pooling runner on the merged model (`reward.export`), its prefix cache emptied
+before each round. Both get each distinct candidate once, candidates of a question side by side, and encode them in the
+time that is taken; rounds alternate after a warm-up with one question.
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
@@ -28,13 +36,18 @@ from bench.reward_training import choose_questions, describe, figure, forget_pea
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
 from reward.data import QuestionPairs
+from reward.export import export
 from reward.metrics import reward_differences, wins
 from reward.tokens import encode
+from tree.generator import CPU_BLOCK, on_gpu, prepare_cpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from vllm import LLM
 
 PRECISIONS = ("float32", "bfloat16")
+BATCHED_TOKENS = 8_192  # of vLLM in one step: several whole prompts
+MERGED = 0.001  # LoRA's products are rounded once more when they are merged
 
 
 @dataclass(frozen=True)
@@ -159,17 +172,91 @@ def compare_precision(settings: ScoringBench) -> None:
     print(f"PROMISE bfloat16_speedup {seconds['float32'] / seconds['bfloat16']:.2f} GOAL > 1")
 
 
+# --- vLLM -----------------------------------------------------------------------------------------------------------
+
+
+def start_vllm(merged: Path, dtype: str, longest: int) -> "LLM":
+    """vLLM's pooling runner on a merged reward model, for sequences of at most `longest` tokens."""
+    settings = {} if on_gpu() else {"enforce_eager": True, "block_size": CPU_BLOCK}
+    if settings:
+        prepare_cpu()
+    from vllm import LLM
+
+    return LLM(
+        str(merged),
+        runner="pooling",
+        dtype=dtype,
+        max_model_len=longest,
+        max_num_batched_tokens=max(longest, BATCHED_TOKENS),
+        enable_prefix_caching=True,
+        **settings,
+    )
+
+
+def served(
+    engine: "LLM", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[QuestionPairs], _: int
+) -> list[float]:
+    """Rewards of each question's distinct candidates, by vLLM."""
+    sequences = chain.from_iterable(encode(tokenizer, question.prompt, question.candidates) for question in questions)
+    outputs = engine.classify([{"prompt_token_ids": ids} for ids in sequences], use_tqdm=False)
+    return [output.outputs.probs[0] for output in outputs]
+
+
+def scored(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Sequence[QuestionPairs], batch_size: int
+) -> list[float]:
+    """The same rewards, by `reward.model.score`."""
+    from reward.model import score
+
+    candidates = [(question.prompt, question.candidates) for question in questions]
+    return list(chain.from_iterable(score(model, tokenizer, candidates, batch_size)))
+
+
+def compare_vllm(settings: ScoringBench) -> None:
+    from reward.model import check_adapter, load_reward_model
+
+    check_adapter(settings.adapter, settings.model)
+    questions = sorted(choose_questions(settings.data, settings.questions), key=lambda question: str(question.prompt))
+    print(f"{describe(questions)}, {settings.dtype}, {settings.rounds} rounds", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        merged = Path(folder) / "merged"
+        export(Path(settings.adapter), Path(settings.model), merged)
+        model, tokenizer = load_reward_model(settings.model, settings.adapter, settings.dtype)
+        lengths = [len(ids) for some in questions for ids in encode(tokenizer, some.prompt, some.candidates)]
+        engine = start_vllm(merged, settings.dtype, max(lengths) + 1)
+        ways = {"packed": (scored, model), "vllm": (served, engine)}
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        rewards = {}
+        for way, with_model in ways.values():
+            way(with_model, tokenizer, questions[:1], settings.batch_size)
+        for _ in range(settings.rounds):
+            engine.reset_prefix_cache()
+            for name, (way, with_model) in ways.items():
+                start = time.perf_counter()
+                rewards[name] = way(with_model, tokenizer, questions, settings.batch_size)
+                seconds[name].append(time.perf_counter() - start)
+                figure(f"scoring {len(lengths)} candidates, {sum(lengths)} tokens, {name}", seconds[name][-1], "s")
+        engine.llm_engine.engine_core.shutdown()
+    difference = max(abs(a - b) for a, b in zip(*rewards.values(), strict=True))
+    speedup = median(slow / fast for fast, slow in zip(*seconds.values(), strict=True))
+    print(f"PROMISE packed_scoring_over_vllm {speedup:.2f} GOAL >= 1.5")
+    print(f"PROMISE packed_scoring_difference_to_vllm {difference:.5f} GOAL <= {MERGED}")
+
+
+COMPARISONS = {"packing": compare_packing, "precision": compare_precision, "vllm": compare_vllm}
+
+
 def parse_arguments(words: list[str] | None = None) -> ScoringBench:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--compare", choices=("packing", "precision"), default="packing", help="which two ways")
+    add("--compare", choices=tuple(COMPARISONS), default="packing", help="which two ways")
     add("--model", default="Qwen2.5-Coder-0.5B-Instruct", help="folder of the base model")
     add("--data", default="final_data_test.json", help="pair file, or all_trees.json")
     add("--batch_size", type=int, default=16, help="sequences computed at the same time")
-    add("--questions", type=int, default=8, help="packing: how many questions to score")
-    add("--rounds", type=int, default=3, help="packing: repetitions of each measurement")
-    add("--dtype", choices=PRECISIONS, default="float32", help="packing: of the base model")
-    add("--adapter", default="qwen-reward-model-sql-train", help="precision: adapter folder; none = untrained base")
+    add("--questions", type=int, default=8, help="packing, vllm: how many questions to score")
+    add("--rounds", type=int, default=3, help="packing, vllm: repetitions of each measurement")
+    add("--dtype", choices=PRECISIONS, default="float32", help="packing, vllm: of the base model")
+    add("--adapter", default="qwen-reward-model-sql-train", help="precision, vllm: adapter folder (precision: or none)")
     settings = ScoringBench(**vars(parser.parse_args(words)))
     if settings.batch_size < 1:
         raise InputError(f"--batch_size {settings.batch_size}: must be 1 or more")
@@ -179,10 +266,7 @@ def parse_arguments(words: list[str] | None = None) -> ScoringBench:
 def main(words: list[str] | None = None) -> None:
     settings = parse_arguments(words)
     check_model_folder(settings.model)
-    if settings.compare == "packing":
-        compare_packing(settings)
-    else:
-        compare_precision(settings)
+    COMPARISONS[settings.compare](settings)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ WITH_REWARD: dict[str, Rule] = {
     "reward_vote": by_weighted_vote,
 }
 
+# for predictions, the default first
+CHOICES = ("reward_vote", "executes_reward", "reward", "majority_vote", "executes_vote")
+
 # --- accuracy ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from common.files import InputError
 from common.preference import Prompt, user_prompt
 from common.rows import fit_row, iterate_json
-from eval.best_of_n import EMPTY, FAILED, ROWS, Candidates
+from eval.best_of_n import EMPTY, FAILED, ROWS, WITH_REWARD, WITHOUT_REWARD, Candidates, choice
 from tree.sql.cache import cache_folder
 from tree.sql.results import RAN, Result
 from tree.sql_utils import Executor, SqlSettings, database_path
@@ -145,3 +145,9 @@ def as_candidates(
         if rewards is None
         else np.array([rewards[pool.conversation, sql] if sql else NO_QUERY for sql in pool.queries]),
     )
+
+
+def chosen_query(pool: CandidatePool, candidates: Candidates, choose: str) -> str:
+    """The query that a rule, by name, chooses of a question's candidates; "" where there is none."""
+    number = choice(candidates, (WITH_REWARD | WITHOUT_REWARD)[choose])
+    return "" if number is None else pool.queries[number]

@@ -13,7 +13,7 @@ Exit code 0 when it ran, 2 when it cannot run.
 import argparse
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from common.files import InputError, run_script, write_json
@@ -90,6 +90,11 @@ def _from_bird(path: str, key: str, value: object) -> Prediction:
         return Prediction(question_id, value, None)
     sql, _, db_id = value.rpartition(SEPARATOR)
     return Prediction(question_id, sql, db_id)
+
+
+def in_birds_format(chosen: Iterable[tuple[Question, str]]) -> dict[str, str]:
+    """Predictions as BIRD's JSON object, from questions with the SQL chosen for each ("" where there is none)."""
+    return {str(question.question_id): f"{sql}{SEPARATOR}{question.db_id}" for question, sql in chosen}
 
 
 def matched(questions: Sequence[Question], predictions: Sequence[Prediction], path: str) -> list[str]:

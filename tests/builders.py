@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from common.model_folder import model_fingerprint
 from tests.conftest import run_main
+from tree.run.prompt_settings import PromptSettings
 from tree.sql.canonical import canonical_sql
 from tree.sql.database_file import connect
 from tree.sql.guarded import Limits
@@ -152,6 +154,22 @@ def training(folder: Path, base: Path, *flags: object) -> tuple:
     return *data, *steps, "--validation_fraction", "0.3", "--result_length", "300", *flags
 
 
+def random_adapter(folder: Path, base: Path, result_length: int = 300) -> Path:
+    """A reward adapter with random weights, as train.py leaves it, that says what its prompts were made with."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from reward.model import load_base
+    from reward.trained_on import write_trained_on
+
+    torch.manual_seed(0)
+    settings = {"target_modules": "all-linear", "modules_to_save": ["score"], "init_lora_weights": False}
+    model = load_base(base, 0, torch.float32)
+    get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=4, **settings)).save_pretrained(folder)
+    write_trained_on(folder, [], {}, vars(PromptSettings()), result_length)
+    return folder
+
+
 def train(folder: Path, base: Path, *flags: object):
     return run_main("train", *training(folder, base, *flags))
 
@@ -164,3 +182,18 @@ def evaluation(folder: Path, base: Path, *adapters: object) -> tuple:
 
 def evaluate(folder: Path, base: Path, *adapters: object):
     return run_main("evaluate", "--allow_overlap", *evaluation(folder, base, *adapters))
+
+
+# --- revisers ---------------------------------------------------------------------------------------------------------
+
+
+def make_reviser(folder: Path, model: Path, revision: str = "facts", weights: bytes = b"one") -> Path:
+    """What `tree.train_reviser` leaves, as far as it is read before the engine reads it."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"r": 12, "target_modules": ["model.layers.0.q_proj", "o_proj", "layers.1.q_proj"]})
+    )
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    made = {"arguments": {"revision": revision}, "model_fingerprint": model_fingerprint(model), "model": "tiny"}
+    (folder / "manifest.json").write_text(json.dumps(made))
+    return folder

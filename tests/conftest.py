@@ -142,6 +142,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A reward adapter of the tiny model with random weights."""
+    from tests.builders import random_adapter
+
+    return random_adapter(tmp_path_factory.mktemp("adapters") / "adapter", tiny_model)
+
+
+@pytest.fixture(scope="session")
 def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model whose attention heads are wide enough for vLLM."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", hidden_size=256)

@@ -79,6 +79,7 @@ def test_what_a_page_names_in_code_exists(page):
     """Flags, paths and modules between backticks."""
     scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.cluster.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
     scripts += [
+        ("-m", "tree.search"),
         ("evaluate.py",),
         ("train.py",),
         ("-m", "tree.train_reviser"),

@@ -13,6 +13,7 @@ TRAIN = "train --model_id model --data_path pairs.json"
 TEST = "evaluate --base_model model --adapters none --test_data pairs.json"
 CHOOSE = "evaluate --base_model model --adapters none --db_root databases --candidates candidates.json"
 GROW = "tree.run_pipeline --model model --db_root databases --data train.json"
+SEARCH = "tree.search --model model --base_model model --adapter adapter --db_root databases --data train.json"
 VERIFY = "eval.__main__ --db_root databases --tree_file all_trees.json"
 JUDGE = "eval.execution_accuracy --db_root databases --questions train.json --predictions predict.json"
 QUESTIONS_OF_JUDGE = "eval.execution_accuracy --db_root databases --predictions predict.json --questions train.json"
@@ -23,6 +24,7 @@ READERS = {
     TEST: "python -m tree.merge_shards",
     CHOOSE: "all_trees.json of step 4.1",
     GROW: "python data/build_demo.py",
+    SEARCH: "python data/build_demo.py",
     "tree.dpo_extractor --tree_file all_trees.json": "bash tree/run_parallel.sh",
     VERIFY: "bash tree/run_parallel.sh",
     f"{VERIFY} --pairs pairs.json": "python -m tree.merge_shards",
@@ -32,7 +34,7 @@ READERS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path, dataset: Path, pair_rows: list[dict], tiny_model: Path) -> Path:
+def folder(tmp_path: Path, dataset: Path, pair_rows: list[dict], tiny_model: Path, adapter: Path) -> Path:
     """A folder in which every file is right."""
     questions = json.loads(dataset.read_text())
     contents = {
@@ -44,6 +46,7 @@ def folder(tmp_path: Path, dataset: Path, pair_rows: list[dict], tiny_model: Pat
     for name, content in contents.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copytree(adapter, tmp_path / "adapter")
     return tmp_path
 
 
@@ -88,7 +91,7 @@ def test_a_file_of_another_kind(folder, command, content, words):
         (b"SQLite format 3\0" + bytes.fromhex("10000101") + b"\0" * 80, "download or build it again"),
     ],
 )
-@pytest.mark.parametrize("command", [CHOOSE, GROW, VERIFY, JUDGE])
+@pytest.mark.parametrize("command", [CHOOSE, GROW, SEARCH, VERIFY, JUDGE])
 def test_a_database_that_is_none(folder, command, content, words):
     path = folder / "databases" / "shop" / "shop.sqlite"
     path.unlink() if content is None else path.write_bytes(content)
@@ -109,7 +112,7 @@ def cut_weights(model: Path) -> None:
         (cut_weights, "bytes where"),
     ],
 )
-@pytest.mark.parametrize("command", [TRAIN, TEST, GROW])
+@pytest.mark.parametrize("command", [TRAIN, TEST, GROW, SEARCH])
 def test_a_model_that_is_not_whole(folder, command, damage, words):
     damage(folder / "model")
     refused(folder, command, words)

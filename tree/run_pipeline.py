@@ -53,7 +53,7 @@ from tree.run.dry_run import dry_run_lines
 from tree.run.preflight import check_gold, prepare_instances, prepare_prompts
 from tree.run.progress import Progress
 from tree.run.question_log import QuestionLog
-from tree.run.reviser import ADAPTER_WEIGHTS
+from tree.run.reviser import reviser_inputs
 from tree.run.run_folder import StoredRun, find_run, make_run_folder, part_folder
 from tree.run.settings import RunSettings, parse_arguments, run_settings
 from tree.run.without_gold import draw_candidates
@@ -277,10 +277,9 @@ def main(words: list[str] | None = None) -> None:
         check_device()
     settings = run_settings(args)
     work, shard_lines = select(settings)
-    reviser = settings.engine.reviser
     manifest = Manifest(
         settings.arguments,
-        {"data": settings.data} | ({"reviser": reviser.folder / ADAPTER_WEIGHTS} if reviser else {}),
+        {"data": settings.data} | reviser_inputs(settings.engine.reviser),
         databases=work.fingerprints,
         model=str(settings.model),
         model_fingerprint=model_fingerprint(settings.model),

@@ -9,6 +9,7 @@ import pytest
 
 from bench import gpu_check, packed_attention
 from common.files import write_json
+from tests.builders import train
 from tests.conftest import assert_one_line_error, run_main, run_script
 from tree.prompts import REVISIONS
 from tree.questions import limited, load_questions
@@ -161,6 +162,16 @@ def test_reward_precision(rich_pairs, tiny_model):
     found = promises(run)
     assert set(found) == {"bfloat16_pairs_changed", "bfloat16_best_candidate_changed", "bfloat16_speedup"}
     assert 0 <= found["bfloat16_pairs_changed"] <= 1 and "float32: pairwise accuracy" in run.stdout
+
+
+def test_scoring_beside_vllm(rich_pairs, tiny_generator, tmp_path):
+    """vLLM serves the exported model, with the same rewards."""
+    assert train(tmp_path, tiny_generator, "--result_length", "0").returncode == 0
+    few = ("--model", tiny_generator, "--data", rich_pairs, "--questions", "2", "--rounds", "1")
+    vllm = ("--compare", "vllm", "--adapter", tmp_path / "adapter")
+    found = promises(run_script("-m", "bench.reward_scoring", *vllm, *few, VLLM_CPU_KVCACHE_SPACE="1"))
+    assert set(found) == {"packed_scoring_over_vllm", "packed_scoring_difference_to_vllm"}
+    assert found["packed_scoring_difference_to_vllm"] <= 1e-4
 
 
 def test_learning_curve(dataset, tiny_model, tmp_path):

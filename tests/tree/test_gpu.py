@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.files import InputError
+from tests.builders import random_adapter
 from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tree import generator
 from tree.cluster.ray_shard import RayRun, run_shard
@@ -69,7 +70,7 @@ def pretend():
 
     builtins.__import__ = importing
 
-if any(word.startswith("bench.") or word == "tree.run_pipeline" for word in sys.orig_argv):
+if any(word.startswith("bench.") or word in ("tree.run_pipeline", "tree.search") for word in sys.orig_argv):
     pretend()
 """
 
@@ -96,7 +97,7 @@ BENCHES = {
 }
 
 
-@pytest.mark.parametrize("entry", ["tree.run_pipeline", "tree.cluster.run_ray", *BENCHES])
+@pytest.mark.parametrize("entry", ["tree.run_pipeline", "tree.search", "tree.cluster.run_ray", *BENCHES])
 def test_every_engine_is_spawned_and_nothing_asks_cuda_before(entry, dataset, tiny_generator, tmp_path, monkeypatch):
     (tmp_path / "pretended").mkdir()
     (tmp_path / "pretended" / "sitecustomize.py").write_text(PRETENDED)
@@ -110,6 +111,10 @@ def test_every_engine_is_spawned_and_nothing_asks_cuda_before(entry, dataset, ti
     output = ("--output_dir", str(tmp_path / "out"))
     if entry == "tree.cluster.run_ray":
         run_ray(*data, *output)
+    elif entry == "tree.search":
+        adapter = random_adapter(tmp_path / "adapter", tiny_generator)
+        reward_model = ("--base_model", tiny_generator, "--adapter", adapter)
+        run_script("-m", entry, *reward_model, *data, *output, PYTHONPATH=os.environ["PYTHONPATH"])
     else:
         run_script("-m", entry, *BENCHES.get(entry, output), *data, PYTHONPATH=os.environ["PYTHONPATH"])
     found = json.loads(told.read_text())

@@ -67,6 +67,14 @@ def fit(shape: Shape, card: float, share: float, batched_tokens: int, sequences:
     return Fit(shape.weights / GIB, computing / GIB, left / GIB, max(0, int(left / shape.per_token)))
 
 
+def share_beside(other: Shape, card: float, share: float, tokens: int) -> float:
+    """What of `share` of a card with `card` GiB another model, which computes `tokens` at a time, leaves to an engine.
+
+    It is negative where not even the other model fits.
+    """
+    return share - (other.weights + BUFFERS + tokens * other.step) / (card * GIB)
+
+
 def first_card() -> float | None:
     """GiB of the first GPU that CUDA_VISIBLE_DEVICES shows, as nvidia-smi says; None without a GPU, 0 when it does not
     say (of a part of a GPU, MIG, for example).

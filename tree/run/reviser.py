@@ -11,8 +11,11 @@ MOST_RANK = 512  # that vLLM computes
 TRAIN = "train one with `python -m tree.train_reviser`"
 
 
-def read_reviser(folder: Path, model: Path, revision: str) -> Reviser:
-    """The reviser in a folder. Raises InputError unless it was trained on this model, for this way of asking."""
+def read_reviser(name: str, model: Path, revision: str) -> Reviser | None:
+    """The reviser in a folder, None for "". Raises InputError unless it is of this model, for this way of asking."""
+    if not name:
+        return None
+    folder = Path(name)
     for name in ("adapter_config.json", ADAPTER_WEIGHTS, "manifest.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing, so it holds no reviser; {TRAIN}")
@@ -29,3 +32,8 @@ def read_reviser(folder: Path, model: Path, revision: str) -> Reviser:
         raise InputError(f"{folder}: was trained on {manifest.get('model')}, whose weights are not those of {model}")
     targets = {str(layer).split(".")[-1] for layer in layers}
     return Reviser(folder, rank, tuple(sorted(targets)))
+
+
+def reviser_inputs(reviser: Reviser | None) -> dict[str, Path]:
+    """What a run's manifest is to record of its reviser, so that another one makes another run."""
+    return {"reviser": reviser.folder / ADAPTER_WEIGHTS} if reviser else {}

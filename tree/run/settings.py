@@ -18,12 +18,13 @@ from tree.schema.write import FORMATS
 from tree.sql_utils import SqlSettings, add_sql_flags, sql_settings
 from tree.tree_builder import TreeSettings
 
-AT_LEAST_1 = ("num_shards", "max_depth", "sample_num", "num_roots", "max_tokens")
+AT_LEAST_1 = ("num_shards", "max_depth", "sample_num", "num_roots", "max_tokens", "beam")
 AT_LEAST_0 = (
     *("limit", "max_prompt_tokens", "max_nodes", "stop_after", "redraws"),
     *("temperature", "top_k", "max_model_len", "max_num_seqs", "gpu_gib"),
 )
 MOST_SQL_WORKERS = 16  # of the default
+DEFAULT_SQL_WORKERS = f"half of the cores, at most {MOST_SQL_WORKERS}"
 
 Part = TypeVar("Part")
 
@@ -60,8 +61,7 @@ class RunSettings:
     def engine_for(self, longest: int) -> EngineSettings:
         """The engine's settings for initial prompts of at most `longest` tokens, revised level by level."""
         needed = longest + (self.tree.max_depth - 1) * ROOM_PER_LEVEL + self.sampling.max_tokens
-        asked = self.engine.max_model_len
-        return replace(self.engine, max_model_len=asked or min(self.context_limit, needed))
+        return with_context(self.engine, needed, self.context_limit)
 
     def most_nodes(self) -> int:
         """Queries of a tree in which every query is wrong and new."""
@@ -79,24 +79,30 @@ def parse_arguments(words: list[str] | None = None, description: str | None = No
     _add_prompt_flags(parser.add_argument_group("prompts").add_argument)
     _add_tree_flags(parser.add_argument_group("trees").add_argument)
     add_pair_flags(parser.add_argument_group("pairs").add_argument)
-    _add_engine_flags(parser.add_argument_group("model and engine").add_argument)
-    add_sql_flags(parser.add_argument_group("SQL").add_argument, f"half of the cores, at most {MOST_SQL_WORKERS}")
+    add = parser.add_argument_group("model and engine").add_argument
+    add_engine_flags(add, "the engine", "that --dry_run reckons with")
+    add_sql_flags(parser.add_argument_group("SQL").add_argument, DEFAULT_SQL_WORKERS)
     args = parser.parse_args(words)
     _check(args)
     return args
 
 
 def _add_run_flags(add: Callable) -> None:
-    add("--data", default="data/train/train.json", help="question file with ids (step 2)")
-    add("--db_root", default="data/train/train_databases", help="folder of the databases: {db_id}/{db_id}.sqlite")
-    add("--output_dir", default="output", help="folder to write to")
+    add_question_flags(add, "train", "output")
     add("--shard_id", type=int, default=0, help="which shard, from 0")
     add("--num_shards", type=int, default=1, help="how many shards share the questions")
-    add("--limit", type=int, default=0, help="only so many questions, spread over the databases (0 = all)")
     add("--keep_empty_gold", action="store_true", help="keep questions whose gold query returns nothing")
     add("--no_gold", action="store_true", help="questions without gold: draw candidates only, with --max_depth 1")
-    add("--fresh", action="store_true", help="start a new run, whatever is there to be resumed")
     add("--dry_run", action="store_true", help="check everything and print what would be done, without an engine")
+
+
+def add_question_flags(add: Callable, split: str, output_dir: str) -> None:
+    """Which questions, by default those of a split of BIRD's, and where what comes of them goes."""
+    add("--data", default=f"data/{split}/{split}.json", help="question file with ids (step 2)")
+    add("--db_root", default=f"data/{split}/{split}_databases", help="folder of the databases: {db_id}/{db_id}.sqlite")
+    add("--output_dir", default=output_dir, help="folder to write to")
+    add("--limit", type=int, default=0, help="only so many questions, spread over the databases (0 = all)")
+    add("--fresh", action="store_true", help="start a new run, whatever is there to be resumed")
 
 
 def _add_prompt_flags(add: Callable) -> None:
@@ -108,20 +114,24 @@ def _add_prompt_flags(add: Callable) -> None:
 
 def _add_tree_flags(add: Callable) -> None:
     add("--max_depth", type=int, default=3, help="levels of the tree; 1 = first attempts only")
-    add("--num_roots", type=int, default=8, help="first attempts at a question")
-    add("--sample_num", type=int, default=2, help="revisions of each wrong query")
+    add_attempt_flags(add)
     add("--max_nodes", type=int, default=24, help="queries of a tree at most (0 = no bound)")
     add("--stop_after", type=int, default=0, help="ask for no more revisions after so many correct queries (0 = off)")
     add("--redraws", type=int, default=1, help="how often a repeated wrong query is drawn again (0 = off)")
-    add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a revision is shown, see docs/trees.md")
-    add(
-        "--reviser", default="", help='folder of a reviser, which writes the revisions ("" = the generator writes them)'
-    )
     add("--feedback", choices=("own", "oracle"), default="own", help="oracle shows the expected rows (for ablation)")
+
+
+def add_attempt_flags(add: Callable) -> None:
+    """How many queries are asked for, and what a request for revisions shows."""
+    add("--num_roots", type=int, default=8, help="first attempts at a question")
+    add("--sample_num", type=int, default=2, help="revisions of each query that is revised")
+    add("--revision", choices=REVISIONS, default=REVISIONS[0], help="what a revision is shown, see docs/trees.md")
+    add("--reviser", default="", help='folder of a reviser, which writes revisions ("" = the generator writes them)')
     add("--seed", type=int, default=0, help="run seed; each request derives its own")
 
 
-def _add_engine_flags(add: Callable) -> None:
+def add_engine_flags(add: Callable, sharing: str, card: str) -> None:
+    """The generator, its sampling and its engine; `sharing` says what --gpu_memory is for, `card` what --gpu_gib is."""
     types = ("auto", "bfloat16", "float16", "float32")
     mass = "draw among the likeliest tokens of this mass (1 = off; slow on a CPU)"
     add("--model", default="Qwen2.5-Coder-3B-Instruct", help="folder of the generator")
@@ -131,8 +141,8 @@ def _add_engine_flags(add: Callable) -> None:
     add("--max_tokens", type=int, default=512, help="longest reply, in tokens")
     add("--max_model_len", type=int, default=0, help="longest prompt plus reply, in tokens (0 = what the prompts need)")
     add("--max_num_seqs", type=int, default=0, help="replies written at the same time (0 = 256 on a GPU, 64 on a CPU)")
-    add("--gpu_memory", type=float, default=0.9, help="share of the GPU's memory for the engine (no effect on a CPU)")
-    add("--gpu_gib", type=float, default=0.0, help="GiB of the GPU that --dry_run reckons with (0 = of the one here)")
+    add("--gpu_memory", type=float, default=0.9, help=f"share of the GPU's memory for {sharing} (no effect on a CPU)")
+    add("--gpu_gib", type=float, default=0.0, help=f"GiB of the GPU {card} (0 = of the one here)")
     add("--dtype", choices=types, default="auto", help="precision of the generator")
 
 
@@ -141,31 +151,34 @@ def _add_engine_flags(add: Callable) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise InputError for a flag out of its range, or that does not go with another."""
-    for name in AT_LEAST_1:
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be 1 or more")
-    for name in AT_LEAST_0:
-        if getattr(args, name) < 0:
-            raise InputError(f"--{name} {getattr(args, name)}: must not be negative")
-    for name in ("top_p", "gpu_memory"):
-        if not 0 < getattr(args, name) <= 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be above 0 and at most 1")
+    check_common(args)
     _pairs(vars(args))  # each checks its own
     sql_settings(args.sql_workers, args.sql_timeout)
     if not 0 <= args.shard_id < args.num_shards:
         raise InputError(f"--shard_id {args.shard_id}: must be from 0 to {args.num_shards - 1} (--num_shards)")
     if args.gpu_gib and not args.dry_run:
         raise InputError(f"--gpu_gib {args.gpu_gib:g}: is for --dry_run only; add it, or leave --gpu_gib out")
-    if args.temperature == 0 and max(args.num_roots, args.sample_num) > 1:
-        raise InputError(
-            "--temperature 0 gives the same reply every time; set --num_roots 1 --sample_num 1, or a higher temperature"
-        )
     if args.no_gold and args.max_depth > 1:
         raise InputError("--no_gold: without gold no query is known to be wrong, so none is revised; set --max_depth 1")
     if args.reviser and args.max_depth == 1:
         raise InputError(f"--reviser {args.reviser}: with --max_depth 1 nothing is revised; leave --reviser out")
     if 0 < args.max_nodes < args.num_roots and not args.no_gold:
         raise InputError(f"--max_nodes {args.max_nodes}: must not be below --num_roots {args.num_roots}")
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """The same for what other scripts that ask a generator have too; flags that they have not are left out."""
+    for names, least, words in ((AT_LEAST_1, 1, "must be 1 or more"), (AT_LEAST_0, 0, "must not be negative")):
+        for name in names:
+            if getattr(args, name, least) < least:
+                raise InputError(f"--{name} {getattr(args, name)}: {words}")
+    for name in ("top_p", "gpu_memory"):
+        if not 0 < getattr(args, name) <= 1:
+            raise InputError(f"--{name} {getattr(args, name)}: must be above 0 and at most 1")
+    if args.temperature == 0 and max(args.num_roots, args.sample_num) > 1:
+        raise InputError(
+            "--temperature 0 gives the same reply every time; set --num_roots 1 --sample_num 1, or a higher temperature"
+        )
     if 0 < args.max_model_len <= args.max_tokens:
         raise InputError(f"--max_model_len {args.max_model_len} leaves no room beside --max_tokens {args.max_tokens}")
 
@@ -173,37 +186,47 @@ def _check(args: argparse.Namespace) -> None:
 def run_settings(args: argparse.Namespace) -> RunSettings:
     """The settings that the flags name for their model, which is looked at. Raises InputError."""
     model = check_model_folder(args.model)
-    context = _context_limit(args.max_model_len, model)
+    context = context_limit(args.max_model_len, model)
     # as the manifest is to record it
     args.max_prompt_tokens = min(args.max_prompt_tokens or context, context - args.max_tokens)
     flags = vars(args)
-    reviser = read_reviser(Path(args.reviser), model, args.revision) if args.reviser else None
-    half_of_the_cores = max(1, (os.cpu_count() or 1) // 2)
+    reviser = read_reviser(args.reviser, model, args.revision)
     parts = {
         "model": model,
         "context_limit": context,
-        "prompts": _part(PromptSettings, flags),
-        "tree": _part(TreeSettings, flags),
+        "prompts": part(PromptSettings, flags),
+        "tree": part(TreeSettings, flags),
         "pairs": _pairs(flags),
-        "sampling": _part(Sampling, flags),
-        "engine": _part(EngineSettings, flags | {"reviser": reviser}),
-        "sql": sql_settings(args.sql_workers, args.sql_timeout, default=min(MOST_SQL_WORKERS, half_of_the_cores)),
+        "sampling": part(Sampling, flags),
+        "engine": part(EngineSettings, flags | {"reviser": reviser}),
+        "sql": sql_beside_an_engine(args),
         "arguments": flags,
     }
-    return _part(RunSettings, flags | parts)
+    return part(RunSettings, flags | parts)
 
 
-def _part(kind: type[Part], values: dict) -> Part:
+def part(kind: type[Part], values: dict) -> Part:
     """A dataclass whose fields are looked up among `values`."""
     return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def _pairs(flags: dict) -> PairSettings:
     """Those of both strategies, which have no flag here: pairs of each are written."""
-    return _part(PairSettings, {"strategy": STRATEGIES[0], **flags})
+    return part(PairSettings, {"strategy": STRATEGIES[0], **flags})
 
 
-def _context_limit(asked: int, model: Path) -> int:
+def sql_beside_an_engine(args: argparse.Namespace) -> SqlSettings:
+    """What the SQL flags name, DEFAULT_SQL_WORKERS where they leave it open."""
+    half_of_the_cores = max(1, (os.cpu_count() or 1) // 2)
+    return sql_settings(args.sql_workers, args.sql_timeout, default=min(MOST_SQL_WORKERS, half_of_the_cores))
+
+
+def with_context(engine: EngineSettings, needed: int, limit: int) -> EngineSettings:
+    """The engine's settings with a context: as asked, or so many tokens as are needed, within a limit."""
+    return replace(engine, max_model_len=engine.max_model_len or min(limit, needed))
+
+
+def context_limit(asked: int, model: Path) -> int:
     """The longest prompt plus reply in tokens: as asked, or what the model reads (0). Raises InputError."""
     longest = read_json(model / "config.json", dict).get("max_position_embeddings", asked)
     if asked > longest:

@@ -92,20 +92,25 @@ class WorkList:
                 print(left_out(db_id, table, column, why))
 
 
+def checked_questions(data: str, db_root: str, limit: int, with_gold: bool) -> list[Question]:
+    """The questions of a file, or `limit` of them (0 = all), whose databases were looked at. Raises InputError."""
+    questions = load_questions(data, with_gold)
+    if limit:
+        questions = limited(questions, limit)
+    for db_id in sorted({question.db_id for question in questions}):
+        check_database(database_path(db_root, db_id))
+    return questions
+
+
 def select(settings: "RunSettings") -> tuple[WorkList, list[str]]:
     """The questions of this shard, their databases checked, and a line about each shard of the run."""
-    questions = load_questions(settings.data, with_gold=not settings.no_gold)
-    if settings.limit:
-        questions = limited(questions, settings.limit)
-    db_ids = sorted({question.db_id for question in questions})
-    for db_id in db_ids:
-        check_database(database_path(settings.db_root, db_id))
+    questions = checked_questions(settings.data, settings.db_root, settings.limit, with_gold=not settings.no_gold)
     parts = shards(questions, settings.num_shards)
     mine = parts[settings.shard_id]
     if not mine:
         shard = f"shard {settings.shard_id} of {settings.num_shards}"
         raise InputError(f"{settings.data}: {shard} has no questions; use fewer --num_shards")
-    fingerprints = database_fingerprints(settings.db_root, db_ids)
+    fingerprints = database_fingerprints(settings.db_root, {question.db_id for question in questions})
     work = WorkList(mine, settings.data, settings.db_root, settings.prompts, fingerprints=fingerprints)
     return work, balance(parts)
 

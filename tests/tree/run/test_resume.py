@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from common.locks import alone_in, among_as_many
 from tests.conftest import ROOT, assert_one_line_error, make_database
-from tests.fake_worker import kill_at
+from tests.fake_worker import in_child, kill_at
 from tests.tree.conftest import COUNT, RESULTS, quarantined, read, results, the_run, worker, worker_process
 from tree import run_pipeline
 
@@ -58,17 +57,6 @@ def test_killed_anywhere_and_continued_it_ends_the_same(places, whole, tmp_path)
             continued.append(manifest.get("continued", 0))
             output = tmp_path / str(len(continued))
     assert max(continued) > 3
-
-
-def in_child(work: Callable[[], None]) -> int:
-    """How a forked process that does the work ends: 0, or the signal that killed it."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-        finally:
-            os._exit(99)
-    return os.waitpid(child, 0)[1]
 
 
 def test_killed_at_every_moment_of_the_final_writing_it_ends_the_same(places, whole, tmp_path):

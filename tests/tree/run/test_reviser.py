@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.model_folder import model_fingerprint
+from tests.builders import make_reviser
 from tests.conftest import assert_one_line_error, run_main
 from tests.fake_worker import FakeGenerator, pretend
 from tree import generator as generator_module
@@ -19,18 +19,6 @@ from tree.generator import Generator, Reviser, Sampling, encode, load_tokenizer
 from tree.prompts import chat
 
 SHAPES = ((2, 6), (2, 6)), ((3, 2), (4, 2))  # of A and of B: a layer of two parts
-
-
-def make_reviser(folder: Path, model: Path, revision: str = "facts", weights: bytes = b"one") -> Path:
-    """What `tree.train_reviser` leaves, as far as it is read before the engine reads it."""
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text(
-        json.dumps({"r": 12, "target_modules": ["model.layers.0.q_proj", "o_proj", "layers.1.q_proj"]})
-    )
-    (folder / "adapter_model.safetensors").write_bytes(weights)
-    made = {"arguments": {"revision": revision}, "model_fingerprint": model_fingerprint(model), "model": "tiny"}
-    (folder / "manifest.json").write_text(json.dumps(made))
-    return folder
 
 
 @pytest.fixture
