@@ -14,6 +14,7 @@ TEST = "evaluate --base_model model --adapters none --test_data pairs.json"
 CHOOSE = "evaluate --base_model model --adapters none --db_root databases --candidates candidates.json"
 GROW = "tree.run_pipeline --model model --db_root databases --data train.json"
 SEARCH = "tree.search --model model --base_model model --adapter adapter --db_root databases --data train.json"
+REVISE = "tree.train_reviser --model_id model --tree_files all_trees.json"
 VERIFY = "eval.__main__ --db_root databases --tree_file all_trees.json"
 JUDGE = "eval.execution_accuracy --db_root databases --questions train.json --predictions predict.json"
 QUESTIONS_OF_JUDGE = "eval.execution_accuracy --db_root databases --predictions predict.json --questions train.json"
@@ -27,6 +28,7 @@ READERS = {
     SEARCH: "python data/build_demo.py",
     "tree.dpo_extractor --tree_file all_trees.json": "bash tree/run_parallel.sh",
     VERIFY: "bash tree/run_parallel.sh",
+    REVISE: "bash tree/run_parallel.sh",
     f"{VERIFY} --pairs pairs.json": "python -m tree.merge_shards",
     JUDGE: "a list of {question_id, SQL}",
     QUESTIONS_OF_JUDGE: "python data/build_demo.py",
@@ -112,7 +114,7 @@ def cut_weights(model: Path) -> None:
         (cut_weights, "bytes where"),
     ],
 )
-@pytest.mark.parametrize("command", [TRAIN, TEST, GROW, SEARCH])
+@pytest.mark.parametrize("command", [TRAIN, TEST, GROW, REVISE, SEARCH])
 def test_a_model_that_is_not_whole(folder, command, damage, words):
     damage(folder / "model")
     refused(folder, command, words)
