@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import RewardConfig
 
-    from reward.trainer import PackedTrainer
+    from reward.trainer import PreferenceTrainer
 
 # --------------------------------------------------------------------------------------------------
 # input
@@ -104,14 +104,14 @@ def make_trainer(
     train: Sequence[TokenizedQuestion],
     validation: Sequence[TokenizedQuestion] = (),
     first_step: int = 0,
-) -> "PackedTrainer":
+) -> "PreferenceTrainer":
     """The trainer of a base model with new LoRA weights; `first_step` is above 0 for a run that is resumed."""
     from datasets import Dataset
     from transformers import EarlyStoppingCallback
 
     from reward.batches import QuestionCollator, question_rows
     from reward.low_rank import make_lean
-    from reward.trainer import LogsAndCheckpoints, PackedTrainer, validation_metrics
+    from reward.trainer import LogsAndCheckpoints, PreferenceTrainer, validation_metrics
 
     relations = sorted({pair.relation for pair in pairs_of([*train, *validation])})
     # neighbours share a forward pass and should begin alike; in training the sampler sees to that
@@ -122,7 +122,7 @@ def make_trainer(
     callbacks = [LogsAndCheckpoints(settings.checkpoint_steps)]
     if settings.early_stopping:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
-    trainer = PackedTrainer(
+    trainer = PreferenceTrainer(
         model=model,
         args=reward_config(settings, bool(validation), first_step),
         train_dataset=Dataset.from_list(train_rows),
@@ -162,7 +162,7 @@ def print_settings(settings: TrainingSettings, manifest: Manifest) -> None:
 
 
 def finite_rewards(
-    trainer: "PackedTrainer", questions: Sequence[QuestionPairs], settings: TrainingSettings, step: int
+    trainer: "PreferenceTrainer", questions: Sequence[QuestionPairs], settings: TrainingSettings, step: int
 ) -> list[list[float]]:
     """Rewards of the questions' candidates with the trained model. Raises InputError when one is no finite number."""
     from reward.model import score

@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 from reward.packing import pack, pad_rows
 from reward.tokens import TokenizedQuestion
 
-NO_PAIR = -100  # what Trainer pads labels with
+NOTHING = -100  # in the place of a pair or a label that is none: what Trainer pads with
 # A row of `question_rows` without pairs: it makes batches and processes even, and weighs nothing.
 PADDING_QUESTION = {"db_id": "", "prefix": [0], "suffixes": [[]], "pairs": [], "margins": [], "relations": []}
 
@@ -43,7 +43,7 @@ class QuestionCollator:
     """Questions (rows of `question_rows`) -> the tensors of `reward.packing.pad_rows` and their pairs.
 
     pairs: [Q, P, 2], indices of chosen and rejected among the batch's scores. margins, relations: [Q, P]. Questions
-    with fewer than P pairs are filled with pairs of relation NO_PAIR. PADDING_QUESTIONs are left out, but for one of a
+    with fewer than P pairs are filled with pairs of relation NOTHING. PADDING_QUESTIONs are left out, but for one of a
     batch that has nothing else: each process makes every forward pass.
     """
 
@@ -66,13 +66,46 @@ class QuestionCollator:
         return {
             "pairs": _filled(pairs, [0, 0]),  # first, because accelerate reads the batch size off it
             "margins": _filled([question["margins"] for question in questions], 0.0),
-            "relations": _filled([question["relations"] for question in questions], NO_PAIR),
+            "relations": _filled([question["relations"] for question in questions], NOTHING),
+            **pad_rows(rows, self.pad_token_id),
+        }
+
+
+# A row that makes batches and processes even, and weighs nothing.
+PADDING_COMPLETION = {"db_id": "", "input_ids": [0], "learned": 0}
+
+
+@dataclass(frozen=True)
+class CompletionCollator:
+    """Rows of `input_ids`, of which the last `learned` ones are to be learned -> the tensors of `pad_rows`, and these.
+
+    labels: [Q, T], the tokens to be learned. places: [Q, T], those before them, among the [R * L] tokens of the rows.
+    Filled with NOTHING and 0. PADDING_COMPLETIONs are left out as by QuestionCollator.
+    """
+
+    pad_token_id: int
+    token_budget: int
+
+    def __call__(self, examples: Sequence[dict]) -> dict[str, Tensor]:
+        examples = [example for example in examples if example["learned"]] or examples[:1]
+        sequences = sorted(enumerate(example["input_ids"] for example in examples), key=lambda sequence: sequence[1])
+        rows = pack(sequences, self.token_budget)
+        length = max(map(len, rows))
+        places: dict[int, list[int]] = {}
+        for start, row in zip(range(0, length * len(rows), length), rows, strict=True):
+            for number, last in zip(row.keys, row.last_tokens, strict=True):
+                path = row.path(last, examples[number]["learned"] + 1)
+                places[number] = [start + index for index in path[:-1]]
+        labels = [example["input_ids"][-example["learned"] :] if example["learned"] else [] for example in examples]
+        return {
+            "labels": _filled(labels, NOTHING),  # first, because accelerate reads the batch size off it
+            "places": _filled([places[number] for number in range(len(examples))], 0),
             **pad_rows(rows, self.pad_token_id),
         }
 
 
 def _filled(lists: Sequence[list], filling: float | list[int]) -> Tensor:
-    """A tensor of lists of different lengths, each of at least one entry."""
+    """A tensor of lists of different lengths, filled to the longest, at least one entry."""
     longest = max(1, *map(len, lists))
     return torch.tensor([entries + [filling] * (longest - len(entries)) for entries in lists])
 

@@ -76,14 +76,13 @@ def load_base(
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    without_flex = "sdpa" if fast_device().type == "cuda" else BLOCK_ATTENTION
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is the point
     model = AutoModelForSequenceClassification.from_pretrained(
         base,
         num_labels=1,
         dtype=dtype,
-        attn_implementation=FLEX_ATTENTION if flex_attention else without_flex,
+        attn_implementation=FLEX_ATTENTION if flex_attention else packed_attention(),
     )
     logging.set_verbosity(verbosity)
     check_attention(model.config, base)
@@ -92,6 +91,20 @@ def load_base(
     nn.init.normal_(head.weight, std=model.config.initializer_range, generator=torch.Generator().manual_seed(HEAD_SEED))
     model.score = head
     return model
+
+
+def load_generator(base: str | os.PathLike, dtype: torch.dtype) -> "PreTrainedModel":
+    """The model as …ForCausalLM for packed rows. Raises InputError for one whose sequences cannot be packed."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, attn_implementation=packed_attention())
+    check_attention(model.config, base)
+    return model
+
+
+def packed_attention() -> str:
+    """The attention implementation for packed rows on this machine, without FlexAttention."""
+    return "sdpa" if fast_device().type == "cuda" else BLOCK_ATTENTION
 
 
 def check_attention(config: "PretrainedConfig", base: str | os.PathLike) -> None:

@@ -28,9 +28,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.utils import ModelOutput
 
 TOKEN_BUDGET = 8192  # tokens of a row
 FLEX_ATTENTION = "flex_attention"  # transformers' name
@@ -50,6 +52,16 @@ class PackedRow:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def path(self, index: int, most: int) -> list[int]:
+        """Indices of a token and of those above it, from the top, at most so many of the last."""
+        found = [index]
+        for above in range(index - 1, -1, -1):
+            if len(found) == most:
+                break
+            if self.positions[above] == self.positions[found[-1]] - 1:
+                found.append(above)
+        return found[::-1]
 
     @property
     def subtree_ends(self) -> list[int]:
@@ -168,9 +180,9 @@ AttentionInterface.register(BLOCK_ATTENTION, block_attention)
 AttentionMaskInterface.register(BLOCK_ATTENTION, sdpa_mask)
 
 
-def score_head(model: nn.Module) -> nn.Module:
-    """The score head within whatever wraps the model (PEFT, DistributedDataParallel, …)."""
-    return next(module for name, module in model.named_modules() if name.split(".")[-1] == "score")
+def head_of(model: nn.Module, name: str) -> nn.Module:
+    """The head of that name within whatever wraps the model (PEFT, DistributedDataParallel, …)."""
+    return next(module for path, module in model.named_modules() if path.split(".")[-1] == name)
 
 
 def attention_of(model: nn.Module) -> str:
@@ -184,19 +196,33 @@ def packed_scores(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
     Such a model scores every token and returns one score of each row; a hook on the head catches the others. The call
     goes through the model itself, so what wraps it (gradient synchronisation, checkpointing, LoRA) works as always.
     """
+    caught: list[Tensor] = []
+    hook = head_of(model, "score").register_forward_hook(lambda head, arguments, scores: caught.append(scores))
+    _call(model, inputs, hook)
+    length = inputs["input_ids"].shape[1]
+    return caught[0][:, :length].flatten()[inputs["last_tokens"]].float()
+
+
+def packed_logits(model: nn.Module, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
+    """Logits [K, V] in float32 at K places among the [R * L] tokens of `pad_rows`, with one call of a …ForCausalLM.
+
+    What is learned stands at few places, so a hook lets the head, the largest layer by far, read these only.
+    """
+    length = inputs["input_ids"].shape[1]
+    head = head_of(model, "lm_head")
+    hook = head.register_forward_pre_hook(lambda head, hidden: (hidden[0][:, :length].flatten(0, 1)[places],))
+    return _call(model, inputs, hook).logits.float()
+
+
+def _call(model: nn.Module, inputs: dict[str, Tensor], hook: RemovableHandle) -> ModelOutput:
+    """What a model makes of `pad_rows`' tensors; the hook is for this call only."""
     if attention_of(model) == FLEX_ATTENTION:
         input_ids, position_ids, subtree_ends = pad_to_blocks(inputs)
         mask = flex_mask(subtree_ends)
     else:
         input_ids, position_ids, mask = inputs["input_ids"], inputs["position_ids"], tree_mask(inputs["subtree_ends"])
-    caught: list[Tensor] = []
-    hook = score_head(model).register_forward_hook(lambda head, arguments, scores: caught.append(scores))
-    try:
-        model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
-    finally:
-        hook.remove()
-    length = inputs["input_ids"].shape[1]
-    return caught[0][:, :length].flatten()[inputs["last_tokens"]].float()
+    with hook:
+        return model(input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False)
 
 
 def batches_by_length(rows: Iterable[PackedRow], batch_size: int) -> Iterator[list[PackedRow]]:

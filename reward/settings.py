@@ -20,6 +20,7 @@ class LoraTraining(Protocol):
     model_id: str
     validation_fraction: float
     max_length: int
+    token_budget: int
     base_dtype: str
     lora_r: int
     lora_alpha: int

@@ -1,8 +1,7 @@
-"""TRL's RewardTrainer on packed questions: their loss, and when training is stopped, logged and saved.
+"""TRL's trainers on packed rows: their losses, and when training is stopped, logged and saved.
 
-Of that, what TRL's SFTTrainer on completions shares is in a class of its own. Not here: which questions make a batch
-(`reward.batches`), how they are packed (`reward.packing`), the loss of one pair (`reward.metrics.bradley_terry_loss`),
-resuming (`reward.checkpoints`).
+Not here: which rows make a batch (`reward.batches`), how they are packed (`reward.packing`), the loss of one pair
+(`reward.metrics.bradley_terry_loss`), resuming (`reward.checkpoints`).
 """
 
 import math
@@ -14,28 +13,42 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import RewardTrainer, SFTTrainer
 
 from common.files import InputError
-from reward.batches import NO_PAIR, PADDING_QUESTION, DatabaseSampler
+from reward.batches import NOTHING, PADDING_COMPLETION, PADDING_QUESTION, DatabaseSampler
 from reward.checkpoints import mark_complete, newest_checkpoint, remove_checkpoints
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics, wins
-from reward.packing import packed_scores
-
-NO_LABEL = -100  # of PyTorch's cross-entropy
+from reward.packing import packed_logits, packed_scores
 
 
-class FiniteTrainer:
+class PackedTrainer:
     """What both trainers do alike, as the first base of one of TRL's, on tokenized rows with a column `db_id`.
 
-    Batches are of one database as far as possible. Nothing is cast on the way but LoRA's factors (`reward.low_rank`; no
-    autocast). At the first figure that is not a finite number, of what is WATCHED, a weight or a validation, all
-    processes stop with an InputError, before a step or a checkpoint is made of it.
+    Batches are of one database as far as possible, and what their sequences share is computed once. The loss of an
+    optimiser step is the mean over all that is learned in it (pairs, tokens), whichever forward pass and process that
+    is in: each forward pass gives the sum over its own, divided by the number of the whole step. So each counts the
+    same, and batch size, accumulation and number of processes may be traded for each other. (TRL's RewardTrainer takes
+    the mean of means, which is the same where forward passes have equal numbers of pairs.) Figures of training are
+    means over all that was learned since the last log, on all processes.
+
+    Nothing is cast on the way but LoRA's factors (`reward.low_rank`; no autocast). At the first figure that is not a
+    finite number, of what is WATCHED, a weight or a validation, all processes stop with an InputError, before a step or
+    a checkpoint is made of it.
     """
 
     PADDING: dict  # a row that weighs nothing, see DatabaseSampler
+    LEARNED: str  # the tensor of a batch that says what is learned, NOTHING where there is nothing
+    FIGURES: tuple[str, ...]  # of each that is learned
     WATCHED = "a loss or gradient"
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # since the last log: how many were learned, tokens, the sum of each figure
+        self._seen = torch.zeros(2 + len(self.FIGURES), device=self.accelerator.device)
 
     def create_accelerator_and_postprocess(self) -> None:
         self.args.mixed_precision = "no"  # it is that of the user's accelerate configuration, whatever bf16 says
@@ -61,12 +74,45 @@ class FiniteTrainer:
         sampler.sampler.set_epoch(epoch)
         super()._run_epoch(*args, train_dataloader=train_dataloader, epoch=epoch, **kwargs)
 
-    # --- divergence ---
+    # --- loss ---
+
+    def learned(self, model: nn.Module, inputs: dict[str, Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all that a batch learns, where LEARNED is `real`: losses [K] and FIGURES [F, K]."""
+        raise NotImplementedError
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
+        """How many an optimiser step learns on all processes."""
+        count = sum((batch[self.LEARNED] != NOTHING).sum() for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(count, device=device), "sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        real = inputs[self.LEARNED] != NOTHING
+        losses, figures = self.learned(model, inputs, real)
+        tokens = inputs["lengths"].sum() * real.any()  # those of PADDING are none
+        self._seen += torch.stack([real.sum(), tokens, *figures.detach().sum(dim=1)])
+        if num_items_in_batch is None:
+            return losses.mean()
+        # the gradients of the processes are averaged
+        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:  # a point of the training curve
+            count, tokens, *sums = self.accelerator.reduce(self._seen, "sum").tolist()
+            self._total_train_tokens += int(tokens)
+            figures = {name: total / count for name, total in zip(self.FIGURES, sums, strict=True)}
+            logs |= {**figures, "num_tokens": self._total_train_tokens}
+            self._seen = torch.zeros_like(self._seen)
         super().log(logs, start_time)
         if wrong := [name for name, value in logs.items() if not math.isfinite(value)]:
             raise self.diverged(wrong[0], self.state.global_step)
+
+    # --- divergence ---
 
     def diverged(self, what: str, step: int) -> InputError:
         """The error of a run in which `what` is not finite at optimiser step `step`."""
@@ -87,14 +133,11 @@ class FiniteTrainer:
     def _get_grad_norm(self, model, grad_norm=None):
         # once per optimiser step, before it is made; Trainer's own filter, which hides such losses, asks each loss
         norm = super()._get_grad_norm(model, grad_norm)
-        total = self.accelerator.reduce(self._sum_of_watched() + norm, "sum")
+        total = self.accelerator.reduce(self._tr_loss + self._seen.sum() + norm, "sum")
         if not math.isfinite(total):
             step = self.state.global_step
             raise self.diverged(self.WATCHED, step and step + 1)
         return norm
-
-    def _sum_of_watched(self) -> Tensor:
-        return self._tr_loss
 
     def _save_checkpoint(self, model, trial):
         weights = [weight.isfinite().all() for weight in model.parameters() if weight.requires_grad]
@@ -103,54 +146,21 @@ class FiniteTrainer:
         super()._save_checkpoint(model, trial)
 
 
-class PackedTrainer(FiniteTrainer, RewardTrainer):
-    """RewardTrainer on the rows of `reward.batches.question_rows`, with a QuestionCollator.
-
-    The loss of an optimiser step is the mean over all its pairs, whichever forward pass and process they are in: each
-    forward pass gives the sum over its pairs, divided by the pairs of the whole step. So every pair counts the same,
-    and batch size, accumulation and number of processes may be traded for each other. (TRL takes the mean of means,
-    which is the same where forward passes have equal numbers of pairs.) Training accuracy and margin are means over all
-    pairs since the last log, on all processes.
+class PreferenceTrainer(PackedTrainer, RewardTrainer):
+    """RewardTrainer on the rows of `reward.batches.question_rows`, with a QuestionCollator; pairs are learned.
 
     As nothing is cast, scores reload exactly.
     """
 
     PADDING = PADDING_QUESTION
+    LEARNED = "relations"
+    FIGURES = ("accuracy", "margin")
     WATCHED = "a loss, reward or gradient"
-    loss_is_scaled_for_ga = True
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        # since the last log: pairs, pairs ordered rightly, sum of the reward differences, tokens
-        self._seen = torch.zeros(4, device=self.accelerator.device)
-
-    def _sum_of_watched(self) -> Tensor:
-        return super()._sum_of_watched() + self._seen.sum()
-
-    # --- loss ---
-
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
-        """Pairs of an optimiser step on all processes."""
-        pairs = sum((batch["relations"] != NO_PAIR).sum() for batch in batch_samples)
-        return self.accelerator.reduce(torch.as_tensor(pairs, device=device), "sum")
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
-    ) -> Tensor:
-        real = inputs["relations"] != NO_PAIR
+    def learned(self, model: nn.Module, inputs: dict[str, Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
         chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
         losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
-        differences = (chosen - rejected).detach()
-        tokens = inputs["lengths"].sum() * real.any()  # those of a PADDING_QUESTION are none
-        self._seen += torch.stack([real.sum(), wins(differences).sum(), differences.sum(), tokens])
-        if num_items_in_batch is None:
-            return losses.mean()
-        # the gradients of the processes are averaged
-        return losses.sum() * self.accelerator.num_processes / num_items_in_batch
+        return losses, torch.stack([wins(chosen - rejected), chosen - rejected])
 
     def prediction_step(
         self,
@@ -165,29 +175,47 @@ class PackedTrainer(FiniteTrainer, RewardTrainer):
             chosen, rejected = packed_scores(model, inputs)[inputs["pairs"]].unbind(-1)
         return None, (chosen - rejected, inputs["margins"]), inputs["relations"]
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:  # a point of the training curve
-            pairs, right, difference, tokens = self.accelerator.reduce(self._seen, "sum").tolist()
-            self._total_train_tokens += int(tokens)
-            logs |= {"accuracy": right / pairs, "margin": difference / pairs, "num_tokens": self._total_train_tokens}
-            self._seen = torch.zeros_like(self._seen)
-        super().log(logs, start_time)
+
+class CompletionTrainer(PackedTrainer, SFTTrainer):
+    """SFTTrainer on the rows of a `reward.batches.CompletionCollator`; the tokens of the replies are learned."""
+
+    PADDING = PADDING_COMPLETION
+    LEARNED = "labels"
+    FIGURES = ("accuracy",)
+
+    def learned(self, model: nn.Module, inputs: dict[str, Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
+        labels = inputs["labels"][real]
+        logits = packed_logits(model, inputs, inputs["places"][real])
+        return cross_entropy(logits, labels, reduction="none"), (logits.argmax(dim=-1) == labels).float()[None]
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, tuple[Tensor, Tensor], Tensor]:
+        """No loss, but that of each token to be learned and whether it is the likeliest, [Q, T], and the labels."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs["labels"]
+        real = labels != NOTHING
+        losses, right = torch.zeros(labels.shape, device=labels.device), torch.zeros(labels.shape, device=labels.device)
+        with torch.no_grad():
+            losses[real], right[real] = self.learned(model, inputs, real)
+        return None, (losses, right), labels
 
 
-class CompletionTrainer(FiniteTrainer, SFTTrainer):
-    """SFTTrainer on rows of `input_ids`, `labels` (NO_LABEL where nothing is learned) and `db_id`.
-
-    The loss of an optimiser step is the mean over all its labels.
-    """
-
-    PADDING = {"input_ids": [0], "labels": [NO_LABEL], "db_id": ""}
+def completion_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """What Trainer computes of all replies held out: loss of a token, share of tokens that are the likeliest."""
+    losses, right = (values[prediction.label_ids != NOTHING] for values in prediction.predictions)
+    return {"loss": float(losses.mean()), "accuracy": float(right.mean())}
 
 
 def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
     """What Trainer computes from all validation pairs: loss, accuracy and margin, accuracy of each relation."""
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        real = prediction.label_ids != NO_PAIR
+        real = prediction.label_ids != NOTHING
         differences, margins = (torch.from_numpy(values[real]) for values in prediction.predictions)
         names = [relations[code] for code in prediction.label_ids[real]]
         total = pair_metrics(differences.tolist())

@@ -42,7 +42,7 @@ def trainer_arguments(settings: LoraTraining, validate: bool, first_step: int) -
         "gradient_checkpointing": settings.gradient_checkpointing,
         "logging_steps": settings.logging_steps,
         "logging_first_step": True,
-        "logging_nan_inf_filter": False,  # FiniteTrainer stops there
+        "logging_nan_inf_filter": False,  # PackedTrainer stops there
         "eval_strategy": interval if validate else "no",
         "eval_steps": settings.eval_steps or None,
         "eval_on_start": validate and not first_step,

@@ -1,4 +1,5 @@
-"""Train a LoRA adapter of the generator that revises wrong queries, on the right ones of their trees:
+"""Train a LoRA adapter of the generator that revises wrong queries, on the right ones of their trees, with TRL's trainer
+and what requests share computed once:
 
     python -m tree.train_reviser
     python -m tree.train_reviser --model_id Qwen2.5-Coder-0.5B-Instruct --max_steps 16    # a trial on a CPU
@@ -58,6 +59,7 @@ REVISION = "query"  # what a request shows of the wrong query: facts, query or c
 MAX_PER_QUESTION = 8  # wrong queries of a question at most, those that are worth most (0 = no bound)
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by whole databases if possible (0 = none)
 MAX_LENGTH = 4096  # longest request + reply in tokens; longer ones are dropped and counted
+TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
 # model
 BASE_DTYPE = "auto"  # of the frozen base: float32, bfloat16, auto (bfloat16 where the machine has it, else float32)
 LORA_R = 16  # rank
@@ -68,8 +70,8 @@ LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separ
 LEARNING_RATE = 1e-4  # peak
 EPOCHS = 1.0  # passes over the examples
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
-BATCH_SIZE = 4  # examples per device and forward pass, of one database if possible
-GRADIENT_ACCUMULATION = 4  # forward passes per optimiser step
+BATCH_SIZE = 16  # examples per device and forward pass, of one database if possible
+GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 GRADIENT_CHECKPOINTING = True  # recompute activations: less memory, about a third more time
 LOGGING_STEPS = 10  # steps between two points of the training curve
@@ -84,7 +86,7 @@ REPORT_TO = "none"  # where else curves go, separated by commas: tensorboard, wa
 SCRIPT = "-m tree.train_reviser"
 CURVES = (
     Curve("loss", "negative log-likelihood of a token"),
-    Curve("mean_token_accuracy", "likeliest tokens that are right"),
+    Curve("accuracy", "likeliest tokens that are right"),
 )
 CARD = """# {name}
 
@@ -115,6 +117,7 @@ class ReviserSettings:
     max_per_question: int
     validation_fraction: float
     max_length: int
+    token_budget: int
     base_dtype: str
     lora_r: int
     lora_alpha: int
@@ -182,14 +185,12 @@ def reviser_data(
     examples: Sequence[RevisionExample], tokenizer: "PreTrainedTokenizerBase", settings: ReviserSettings
 ) -> ReviserData:
     """The examples within MAX_LENGTH, split; counts are printed. Raises InputError when none is left to train on."""
-    from reward.trainer import NO_LABEL
-
     kept: list[tuple[RevisionExample, dict]] = []
     for example in examples:
         request, answer = tokenized(example, tokenizer)
         if len(request) + len(answer) <= settings.max_length:
-            labels = [NO_LABEL] * len(request) + answer
-            kept.append((example, {"input_ids": request + answer, "labels": labels, "db_id": example.db_id}))
+            row = {"input_ids": request + answer, "learned": len(answer), "db_id": example.db_id}
+            kept.append((example, row))
     dropped = len(examples) - len(kept)
     if not kept:
         raise InputError(f"--max_length {settings.max_length}: all {dropped} examples are longer; give more tokens")
@@ -214,14 +215,17 @@ def make_trainer(
     from datasets import Dataset
     from trl import SFTConfig
 
+    from reward.batches import CompletionCollator
     from reward.low_rank import make_lean
-    from reward.trainer import CompletionTrainer, LogsAndCheckpoints
+    from reward.trainer import CompletionTrainer, LogsAndCheckpoints, completion_metrics
 
     trainer = CompletionTrainer(
         model=model,
         args=SFTConfig(**trainer_arguments(settings, bool(data.validation), first_step)),
         train_dataset=Dataset.from_list(data.train),
         eval_dataset=Dataset.from_list(data.validation) if data.validation else None,
+        data_collator=CompletionCollator(tokenizer.pad_token_id, settings.token_budget),
+        compute_metrics=completion_metrics,
         processing_class=tokenizer,
         peft_config=lora_config(settings, "CAUSAL_LM"),
         callbacks=[LogsAndCheckpoints(settings.checkpoint_steps)],
@@ -245,12 +249,12 @@ def train_reviser(
         print(f"resuming from {checkpoint}")
 
     # --- training ---
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
 
-    from reward.model import base_dtype
+    from reward.model import base_dtype, load_generator
 
     set_seed(settings.seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=base_dtype(settings.base_dtype))
+    model = load_generator(base, base_dtype(settings.base_dtype))
     first_step = steps_made(checkpoint)
     trainer = make_trainer(settings, model, tokenizer, data, first_step)
     metrics = {

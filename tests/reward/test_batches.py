@@ -82,7 +82,7 @@ def trainer_of(base, folder, packed: bool, budget: int = 400, margin_scale: floa
     from peft import LoraConfig
     from trl import RewardConfig, RewardTrainer
 
-    from reward.trainer import PackedTrainer
+    from reward.trainer import PreferenceTrainer
 
     tokenizer = load_tokenizer(base)
     questions = tokenize(group_by_prompt(PAIRS), tokenizer, 10_000)
@@ -91,7 +91,7 @@ def trainer_of(base, folder, packed: bool, budget: int = 400, margin_scale: floa
     model = load_base(base, tokenizer.pad_token_id, torch.float32)
     if not packed:
         model.set_attn_implementation("sdpa")  # TRL's way owes nothing to ours
-    return (PackedTrainer if packed else RewardTrainer)(
+    return (PreferenceTrainer if packed else RewardTrainer)(
         model=model,
         args=RewardConfig(
             folder, use_cpu=True, bf16=False, max_length=None, report_to=[], remove_unused_columns=False, **config

@@ -175,7 +175,7 @@ def trainer(gpu, tiny_model, tmp_path, monkeypatch):
     from datasets import Dataset
     from trl import RewardConfig
 
-    from reward.trainer import PackedTrainer
+    from reward.trainer import PreferenceTrainer
 
     monkeypatch.setenv("CI", "true")  # TRL tells its makers of runs elsewhere, with the name of the GPU
     tokenizer = load_tokenizer(tiny_model)
@@ -187,7 +187,7 @@ def trainer(gpu, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(PartialState._shared_state, "device", CUDA)
     model = with_lora(load_base(tiny_model, 0, torch.bfloat16))
     with gpu:
-        yield PackedTrainer(
+        yield PreferenceTrainer(
             model=model,
             args=args,
             train_dataset=Dataset.from_list(rows),

@@ -76,6 +76,9 @@ def test_rows_hold_each_sequence_once_as_it_would_be_alone(sequences, budget, mo
         for key, last_token in zip(row.keys, row.last_tokens, strict=True):
             path = path_to(row, last_token)
             assert [row.positions[place] for place in path] == list(range(len(path))) and path[-1] == last_token
+            assert [row.path(last_token, most) for most in range(1, len(path) + 2)] == [
+                path[-most:] for most in range(1, len(path) + 2)
+            ]
             for length, place in enumerate(path, 1):
                 assert seen[place].nonzero().flatten().tolist() == path[:length]
             found.append((key, [row.tokens[place] for place in path]))

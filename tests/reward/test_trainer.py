@@ -13,7 +13,7 @@ from common.files import InputError
 from common.preference import PreferencePair
 from reward.data import group_by_prompt
 from reward.model import check_saved, load_base, load_reward_model, score
-from reward.packing import score_head
+from reward.packing import head_of
 from reward.tokens import load_tokenizer, tokenize
 
 
@@ -57,7 +57,7 @@ def test_rewards_that_are_no_numbers_end_the_run(tmp_path, tiny_model, pairs):
     trainer, questions = trainer_for(tmp_path, tiny_model, pairs, validate=True)
     settings = script.default_settings()
     assert script.finite_rewards(trainer, questions, settings, 3)
-    torch.nn.init.constant_(score_head(trainer.model).weight, float("inf"))
+    torch.nn.init.constant_(head_of(trainer.model, "score").weight, float("inf"))
     with pytest.raises(InputError, match="training diverged, a reward is not a finite number at step 3 of"):
         script.finite_rewards(trainer, questions, settings, 3)
     with pytest.raises(InputError, match="eval_loss is not a finite number before anything is trained.*float32"):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from common.files import write_json
+from reward.model import load_generator
 from reward.settings import settings_of
-from reward.trainer import NO_LABEL
 from tests.conftest import ROOT, assert_one_line_error, run_main, run_script
 from tree import train_reviser as script
 from tree.generator import encode, load_tokenizer
@@ -114,34 +114,41 @@ def trainer(trees, tiny_model, tmp_path):
     settings = settings_of(script.ReviserSettings, vars(script), given)
     tokenizer = script.load_tokenizer(tiny_model)
     data = script.reviser_data(script.read_examples([trees], settings), tokenizer, settings)
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    return script.make_trainer(settings, model, tokenizer, data), data
+    return script.make_trainer(settings, load_generator(tiny_model, torch.float32), tokenizer, data), data
 
 
-def test_the_loss_is_that_of_the_right_query_and_its_end_alone(trainer, trees, tiny_model):
+def test_the_loss_is_that_of_the_right_query_and_its_end_alone(trainer, tiny_model):
+    """The same as that of each example by itself, as transformers computes it."""
     trainer, data = trainer
     tokenizer = load_tokenizer(tiny_model)
-    row = data.train[0]
-    learned = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != NO_LABEL]
-    assert re.fullmatch(r"SELECT COUNT\(\*\) \+ \d+ FROM t\n```<\|im_end\|>", tokenizer.decode(learned))
-    assert row["input_ids"][-len(learned) :] == learned == row["labels"][-len(learned) :]
-    batches = list(trainer.get_train_dataloader())
-    taught = [tokenizer.decode(ids[labels != NO_LABEL]) for b in batches for ids, labels in zip(*_rows(b), strict=True)]
-    assert sorted(filter(None, taught)) == sorted(
-        tokenizer.decode([label for label in row["labels"] if label != NO_LABEL]) for row in data.train
-    )
+    for row in data.train:
+        learned = tokenizer.decode(row["input_ids"][-row["learned"] :])
+        assert re.fullmatch(r"SELECT COUNT\(\*\) \+ \d+ FROM t\n```<\|im_end\|>", learned)
+    batches = [trainer.data_collator(data.train[:5]), trainer.data_collator([*data.train[5:9], trainer.PADDING])]
+    for batch, rows in zip(batches, (data.train[:5], data.train[5:9]), strict=True):
+        assert batch["lengths"].sum() < sum(len(row["input_ids"]) for row in rows)
+        parts = [loss_alone(trainer.model, row) for row in rows]
+        with torch.no_grad():
+            loss = trainer.compute_loss(trainer.model, batch)
+        assert loss.item() == pytest.approx(torch.cat(parts).mean().item(), rel=1e-4)
+
+
+def loss_alone(model, row: dict) -> torch.Tensor:
+    ids = torch.tensor([row["input_ids"]])
     with torch.no_grad():
-        for batch in (batches[0], batches[-1]):  # the last one holds padding
-            batch = {name: tensor for name, tensor in batch.items() if isinstance(tensor, torch.Tensor)}
-            logits = trainer.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-            expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
-            assert trainer.compute_loss(trainer.model, dict(batch)).item() == pytest.approx(expected.item(), rel=1e-4)
+        logits = model(input_ids=ids).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")[-row["learned"] :]
 
 
-def _rows(batch: dict) -> tuple:
-    return batch["input_ids"], batch["labels"]
+def test_two_examples_with_one_request_both_count(trainer, tiny_model):
+    """Their replies begin alike, so a part of what is learned is in the rows once."""
+    trainer, data = trainer
+    one = data.train[0]
+    other = one | {"input_ids": one["input_ids"][:-2] + [5, 6, 7], "learned": one["learned"] + 1}
+    parts = [loss_alone(trainer.model, row) for row in (one, other)]
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator([one, other]))
+    assert loss.item() == pytest.approx(torch.cat(parts).mean().item(), rel=1e-4)
 
 
 def test_databases_are_on_one_side_and_requests_are_those_of_the_engine(trainer, trees, tiny_model):
@@ -149,7 +156,7 @@ def test_databases_are_on_one_side_and_requests_are_those_of_the_engine(trainer,
     sides = [{row["db_id"] for row in rows} for rows in (data.train, data.validation)]
     assert sides[0] and sides[1] and not sides[0] & sides[1]
     tokenizer = load_tokenizer(tiny_model)
-    asked = [row["input_ids"][: row["labels"].count(NO_LABEL)] for row in data.train + data.validation]
+    asked = [row["input_ids"][: -row["learned"]] for row in data.train + data.validation]
     settings = settings_of(script.ReviserSettings, vars(script))
     examples = script.read_examples([trees], settings)
     assert sorted(asked) == sorted(encode(tokenizer, example.messages) for example in examples)
