@@ -1,5 +1,5 @@
-"""Train a LoRA adapter of the generator that revises wrong queries, on the right ones of their trees, with TRL's trainer
-and what requests share computed once:
+"""Train a LoRA adapter of the generator that revises wrong queries, on the right ones of their trees, with TRL's
+trainer and what requests share computed once:
 
     python -m tree.train_reviser
     python -m tree.train_reviser --model_id Qwen2.5-Coder-0.5B-Instruct --max_steps 16    # a trial on a CPU
