@@ -50,7 +50,6 @@ VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by 
 MAX_LENGTH = 4096  # longest prompt + answer in tokens; pairs with a longer side are dropped and counted
 RESULT_LENGTH = 0  # characters of what executing a query said that are read below it (0 = the query alone)
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
-MARGIN_BY_DISTANCE = 0.0  # margin of a correct query over one that never got there, less between others (0 = off)
 # model
 BASE_DTYPE = "auto"  # of the frozen base: float32, bfloat16, auto (bfloat16 where the machine has it, else float32)
 LORA_R = 16  # rank
@@ -116,9 +115,7 @@ def make_trainer(
     relations = sorted({pair.relation for pair in pairs_of([*train, *validation])})
     # neighbours share a forward pass and should begin alike; in training the sampler sees to that
     validation = sorted(validation, key=lambda question: question.prefix)
-    train_rows, validation_rows = (
-        question_rows(questions, settings.margin_by_distance, relations) for questions in (train, validation)
-    )
+    train_rows, validation_rows = (question_rows(questions, relations) for questions in (train, validation))
     callbacks = [LogsAndCheckpoints(settings.checkpoint_steps)]
     if settings.early_stopping:
         callbacks.append(EarlyStoppingCallback(settings.early_stopping))
@@ -213,7 +210,7 @@ def train_reward_model(
         write_trained_on(output, pairs, *made_from, settings.result_length)
         validation_pairs = pairs_of(data.validation)
         differences = reward_differences(validation_pairs, questions, rewards)
-        metrics |= validation_results(validation_pairs, differences, settings.margin_by_distance)
+        metrics |= validation_results(validation_pairs, differences)
         metrics |= history_metrics(trainer.state.log_history, metrics["seconds"], first_step)
         write_results(output, settings, manifest, trainer.state.log_history, metrics, differences)
         end(output)
@@ -227,7 +224,7 @@ def main(words: list[str] | None = None) -> None:
     use_one_gpu(SCRIPT)
     check_accelerate(SCRIPT)
     base = check_model_folder(settings.model_id)
-    pairs = read_pairs(settings.data_path, ("chosen_dist", "rejected_dist") if settings.margin_by_distance else ())
+    pairs = read_pairs(settings.data_path)
     if settings.result_length:
         check_results(settings.data_path, pairs)
     output = Path(settings.output_dir)

@@ -142,16 +142,15 @@ def step_settings(folder: str, batch_size: int, rows: int) -> TrainingSettings:
     )
 
 
-def pair_rows(questions: Iterable[TokenizedQuestion], margin_scale: float) -> list[dict]:
+def pair_rows(questions: Iterable[TokenizedQuestion]) -> list[dict]:
     """A row of each pair for TRL's RewardTrainer."""
     return [
         {
             "chosen_ids": tokenized.prefix + tokenized.suffixes[chosen],
             "rejected_ids": tokenized.prefix + tokenized.suffixes[rejected],
-            "margin": margin_scale * pair.margin,
         }
         for tokenized in questions
-        for pair, (chosen, rejected) in zip(tokenized.question.pairs, tokenized.question.places, strict=True)
+        for chosen, rejected in tokenized.question.places
     ]
 
 
@@ -170,7 +169,7 @@ def trl_trainer(base: Base, questions: list[TokenizedQuestion], folder: str, bat
     return RewardTrainer(
         model=model,
         args=train.reward_config(settings),
-        train_dataset=Dataset.from_list(pair_rows(questions, settings.margin_by_distance)),
+        train_dataset=Dataset.from_list(pair_rows(questions)),
         processing_class=base.tokenizer,
         peft_config=train.lora_config(settings),
     )
@@ -240,7 +239,6 @@ def repeated(row: dict, candidates: int) -> dict:
         # the number makes them differ, otherwise they would be computed once
         "suffixes": [[number + 1, *suffix] for number, suffix in enumerate(suffixes)],
         "pairs": pairs,
-        "margins": [0.0] * len(pairs),
         "relations": [0] * len(pairs),
     }
 

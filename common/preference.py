@@ -91,14 +91,6 @@ class PreferencePair:
             return ""
         return "never" if self.rejected_dist is None else str(self.rejected_dist - self.chosen_dist)
 
-    @property
-    def margin(self) -> float:
-        """How much better chosen is by revision distance, from 0 to 1: a query at distance d is worth 1 / (1 + d).
-
-        A query from which no correct one was reached is worth 0.
-        """
-        return _worth(self.chosen_dist) - _worth(self.rejected_dist)
-
     def as_read(self, result_length: int) -> "PreferencePair":
         """The pair as a reward model reads it: in the place of each query its `answer`."""
         return replace(
@@ -115,10 +107,6 @@ class PreferencePair:
             "rejected": [{"role": "assistant", "content": self.rejected}],
             **{name: getattr(self, name) for name in OWN_COLUMNS},
         }
-
-
-def _worth(distance: int | None) -> float:
-    return 0.0 if distance is None else 1 / (1 + distance)
 
 
 def answer(sql: str, result: str, result_length: int) -> str:
@@ -153,9 +141,9 @@ def iterate_pairs(
         yield _pair(row, f"{path}: row {number}")
 
 
-def read_pairs(path: str | os.PathLike, required: Collection[str] = ()) -> list[PreferencePair]:
+def read_pairs(path: str | os.PathLike) -> list[PreferencePair]:
     """All pairs of a file, of which there must be one. Raises InputError as `iterate_pairs` does."""
-    pairs = list(iterate_pairs(path, required))
+    pairs = list(iterate_pairs(path))
     if not pairs:
         raise InputError(f"{path}: an empty list; {MERGE_FIRST}")
     return pairs

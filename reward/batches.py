@@ -14,16 +14,13 @@ from reward.tokens import TokenizedQuestion
 
 NOTHING = -100  # in the place of a pair or a label that is none: what Trainer pads with
 # A row of `question_rows` without pairs: it makes batches and processes even, and weighs nothing.
-PADDING_QUESTION = {"db_id": "", "prefix": [0], "suffixes": [[]], "pairs": [], "margins": [], "relations": []}
+PADDING_QUESTION = {"db_id": "", "prefix": [0], "suffixes": [[]], "pairs": [], "relations": []}
 
 
-def question_rows(
-    questions: Iterable[TokenizedQuestion], margin_scale: float, relations: Sequence[str]
-) -> list[dict[str, list]]:
+def question_rows(questions: Iterable[TokenizedQuestion], relations: Sequence[str]) -> list[dict[str, list]]:
     """A row of each question for `datasets`: database, the shared tokens once, the candidates' own, their pairs.
 
-    A pair is the indices of chosen and rejected among the candidates; its margin is `margin_scale` times its margin by
-    distance, its relation an index into `relations`.
+    A pair is the indices of chosen and rejected among the candidates; its relation is an index into `relations`.
     """
     return [
         {
@@ -31,7 +28,6 @@ def question_rows(
             "prefix": tokenized.prefix,
             "suffixes": tokenized.suffixes,
             "pairs": tokenized.question.places,
-            "margins": [margin_scale * pair.margin for pair in tokenized.question.pairs],
             "relations": [relations.index(pair.relation) for pair in tokenized.question.pairs],
         }
         for tokenized in questions
@@ -42,7 +38,7 @@ def question_rows(
 class QuestionCollator:
     """Questions (rows of `question_rows`) -> the tensors of `reward.packing.pad_rows` and their pairs.
 
-    pairs: [Q, P, 2], indices of chosen and rejected among the batch's scores. margins, relations: [Q, P]. Questions
+    pairs: [Q, P, 2], indices of chosen and rejected among the batch's scores. relations: [Q, P]. Questions
     with fewer than P pairs are filled with pairs of relation NOTHING. PADDING_QUESTIONs are left out, but for one of a
     batch that has nothing else: each process makes every forward pass.
     """
@@ -65,7 +61,6 @@ class QuestionCollator:
         ]
         return {
             "pairs": _filled(pairs, [0, 0]),  # first, because accelerate reads the batch size off it
-            "margins": _filled([question["margins"] for question in questions], 0.0),
             "relations": _filled([question["relations"] for question in questions], NOTHING),
             **pad_rows(rows, self.pad_token_id),
         }

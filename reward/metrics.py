@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 Numbers = TypeVar("Numbers", float, "np.ndarray", "Tensor")  # one, or many at a time
 
 
-def bradley_terry_loss(chosen: "Tensor", rejected: "Tensor", margin: "Tensor") -> "Tensor":
-    """Loss of each pair from its two rewards, all [P]: -log sigmoid(chosen - rejected - margin).
+def bradley_terry_loss(difference: "Tensor") -> "Tensor":
+    """Loss of each pair from its chosen minus its rejected reward, [P]: -log sigmoid(difference).
 
-    The negative log-likelihood that chosen wins (Bradley and Terry 1952), with the margin of Touvron et al. 2023
-    (arXiv 2307.09288, eq. 2); TRL's RewardTrainer takes the mean of it.
+    The negative log-likelihood that chosen wins (Bradley and Terry 1952); TRL's RewardTrainer takes the mean of it.
     """
     from torch.nn.functional import logsigmoid
 
-    return -logsigmoid(chosen - rejected - margin)
+    return -logsigmoid(difference)
 
 
 def wins(difference: Numbers) -> Numbers:

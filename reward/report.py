@@ -121,18 +121,14 @@ def history_metrics(history: Sequence[dict], seconds: float, first_step: int) ->
     }
 
 
-def validation_results(
-    pairs: Sequence[PreferencePair], differences: Sequence[float], margin_scale: float
-) -> dict[str, float | dict | None]:
+def validation_results(pairs: Sequence[PreferencePair], differences: Sequence[float]) -> dict[str, float | dict | None]:
     """Loss and accuracy on the validation pairs (None without any), overall and by relation."""
     import torch
 
     if not pairs:
         return {"validation_loss": None, "validation_accuracy": None, "validation_by_relation": {}}
-    values = torch.tensor(differences)
-    margins = torch.tensor([margin_scale * pair.margin for pair in pairs])
     return {
-        "validation_loss": bradley_terry_loss(values, torch.zeros_like(values), margins).mean().item(),
+        "validation_loss": bradley_terry_loss(torch.tensor(differences)).mean().item(),
         "validation_accuracy": pair_metrics(differences)["accuracy"],
         "validation_by_relation": grouped_metrics([pair.relation for pair in pairs], differences),
     }

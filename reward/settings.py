@@ -52,7 +52,6 @@ class TrainingSettings:
     max_length: int
     result_length: int
     token_budget: int
-    margin_by_distance: float
     base_dtype: str
     lora_r: int
     lora_alpha: int
@@ -163,7 +162,7 @@ RANGES = (
     ("gradient_accumulation logging_steps", lambda value: value >= 1, "1 or more"),
     ("base_dtype", ("auto", "float32", "bfloat16").__contains__, "auto, float32 or bfloat16"),
     ("result_length eval_steps checkpoint_steps early_stopping", lambda value: value >= 0, "0 (off) or more"),
-    ("max_per_question margin_by_distance weight_decay", lambda value: value >= 0, "0 (off) or more"),
+    ("max_per_question weight_decay", lambda value: value >= 0, "0 (off) or more"),
     ("validation_fraction lora_dropout warmup_fraction", lambda value: 0 <= value < 1, "from 0 to below 1"),
     ("learning_rate epochs", lambda value: value > 0, "positive"),
     ("max_steps", lambda value: value != 0, "positive (-1 = off)"),

@@ -159,8 +159,8 @@ class PreferenceTrainer(PackedTrainer, RewardTrainer):
 
     def learned(self, model: nn.Module, inputs: dict[str, Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
         chosen, rejected = packed_scores(model, inputs)[inputs["pairs"][real]].unbind(-1)
-        losses = bradley_terry_loss(chosen, rejected, inputs["margins"][real])
-        return losses, torch.stack([wins(chosen - rejected), chosen - rejected])
+        difference = chosen - rejected
+        return bradley_terry_loss(difference), torch.stack([wins(difference), difference])
 
     def prediction_step(
         self,
@@ -168,12 +168,12 @@ class PreferenceTrainer(PackedTrainer, RewardTrainer):
         inputs: dict[str, Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, tuple[Tensor, Tensor], Tensor]:
-        """No loss, but the reward differences and margins [Q, P] of the pairs, and their relations as labels."""
+    ) -> tuple[None, Tensor, Tensor]:
+        """No loss, but the reward differences [Q, P] of the pairs, and their relations as labels."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             chosen, rejected = packed_scores(model, inputs)[inputs["pairs"]].unbind(-1)
-        return None, (chosen - rejected, inputs["margins"]), inputs["relations"]
+        return None, chosen - rejected, inputs["relations"]
 
 
 class CompletionTrainer(PackedTrainer, SFTTrainer):
@@ -216,12 +216,12 @@ def validation_metrics(relations: Sequence[str]) -> Callable[[EvalPrediction], d
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         real = prediction.label_ids != NOTHING
-        differences, margins = (torch.from_numpy(values[real]) for values in prediction.predictions)
+        differences = torch.from_numpy(prediction.predictions[real])
         names = [relations[code] for code in prediction.label_ids[real]]
         total = pair_metrics(differences.tolist())
         groups = grouped_metrics(names, differences.tolist())
         return {
-            "loss": bradley_terry_loss(differences, torch.zeros_like(differences), margins).mean().item(),
+            "loss": bradley_terry_loss(differences).mean().item(),
             "accuracy": total["accuracy"],
             "margin": total["mean_margin"],
             **{f"accuracy_{name}": group["accuracy"] for name, group in groups.items() if name},

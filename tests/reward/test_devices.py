@@ -179,7 +179,7 @@ def trainer(gpu, tiny_model, tmp_path, monkeypatch):
 
     monkeypatch.setenv("CI", "true")  # TRL tells its makers of runs elsewhere, with the name of the GPU
     tokenizer = load_tokenizer(tiny_model)
-    rows = question_rows(tokenize(group_by_prompt(PAIRS), tokenizer, 10_000), 0.5, ["sibling"])
+    rows = question_rows(tokenize(group_by_prompt(PAIRS), tokenizer, 10_000), ["sibling"])
     common = {"bf16": False, "max_length": None, "report_to": [], "remove_unused_columns": False}
     args = RewardConfig(tmp_path, use_cpu=True, per_device_train_batch_size=2, **common)
     assert args.device.type == "cpu"
@@ -212,7 +212,7 @@ def test_validation_is_computed_on_the_gpu(trainer):
     assert nothing is None and devices(found) == {CUDA}
 
 
-@pytest.mark.parametrize("name", ["input_ids", "position_ids", "subtree_ends", "margins"])
+@pytest.mark.parametrize("name", ["input_ids", "position_ids", "subtree_ends"])
 def test_a_tensor_of_a_step_left_on_the_cpu_is_found(trainer, name):
     [inputs] = trainer.get_train_dataloader()
     with pytest.raises(RuntimeError, match=DIFFERENT):

@@ -25,12 +25,11 @@ USER = {"role": "user", "content": "How many products?"}
 SYSTEM = {"role": "system", "content": "You write SQL."}
 GOOD = {"role": "assistant", "content": "SELECT COUNT(*) FROM product"}
 BAD = {"role": "assistant", "content": "SELECT 1"}
-DISTANCES = ("chosen_dist", "rejected_dist")
 
 
-def load(tmp_path, *rows, required=()):
+def load(tmp_path, *rows):
     (tmp_path / "pairs.json").write_text(json.dumps(rows))
-    return read_pairs(tmp_path / "pairs.json", required)
+    return read_pairs(tmp_path / "pairs.json")
 
 
 @pytest.mark.parametrize(
@@ -113,9 +112,7 @@ def test_null_and_nan_are_as_missing(tmp_path, nothing):
 
 def test_ids_and_distances_that_pandas_made_floats(tmp_path):
     row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD], "question_id": 3.0, "chosen_dist": 0.0}
-    [one, other] = load(
-        tmp_path, row | {"rejected_dist": 2.0}, row | {"rejected_dist": float("nan")}, required=DISTANCES
-    )
+    [one, other] = load(tmp_path, row | {"rejected_dist": 2.0}, row | {"rejected_dist": float("nan")})
     assert repr((one.question_id, one.chosen_dist, one.rejected_dist)) == "(3, 0, 2)"
     assert other.rejected_dist is None
 
@@ -146,15 +143,6 @@ def test_json_lines_hold_pairs_too(tmp_path):
     assert read_pairs(path) == load(tmp_path, row, row)
 
 
-def test_margins_by_distance(tmp_path):
-    row = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
-    rows = [row | {"chosen_dist": one, "rejected_dist": other} for one, other in ((0, None), (0, 1), (1, 3), (2, None))]
-    pairs = load(tmp_path, *rows, required=DISTANCES)
-    assert [pair.margin for pair in pairs] == pytest.approx([1, 0.5, 0.25, 1 / 3])
-    with pytest.raises(InputError, match="row 0 has no 'chosen_dist'"):
-        load(tmp_path, row, required=DISTANCES)
-
-
 def test_rows_for_the_trainers_hold_the_tokens_of_each_candidate(tmp_path, tiny_model):
     tokenizer = load_tokenizer(tiny_model)
     long = {"role": "assistant", "content": "SELECT 1" + " + 1" * 99}
@@ -162,9 +150,9 @@ def test_rows_for_the_trainers_hold_the_tokens_of_each_candidate(tmp_path, tiny_
     pairs = load(tmp_path, row | {"rejected": [long]}, row | {"rejected": [BAD]})
     whole = encode(tokenizer, pairs[0].prompt, [turn["content"] for turn in (GOOD, BAD)])
     tokenized = tokenize(group_by_prompt(pairs), tokenizer, max_length=max(map(len, whole)))
-    [question] = question_rows(tokenized, 2.0, ["", "child"])
+    [question] = question_rows(tokenized, ["", "child"])
     assert [question["prefix"] + suffix for suffix in question["suffixes"]] == whole
-    assert (question["pairs"], question["margins"], question["relations"]) == ([(0, 1)], [1.0], [1])
+    assert (question["pairs"], question["relations"]) == ([(0, 1)], [1])
     assert tokenize(group_by_prompt(pairs), tokenizer, max_length=5) == []
 
 
