@@ -70,8 +70,8 @@ LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separ
 LEARNING_RATE = 1e-4  # peak
 EPOCHS = 1.0  # passes over the examples
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
-BATCH_SIZE = 16  # examples per device and forward pass, of one database if possible
-GRADIENT_ACCUMULATION = 1  # forward passes per optimiser step
+BATCH_SIZE = 8  # examples per device and forward pass, of one database if possible
+GRADIENT_ACCUMULATION = 2  # forward passes per optimiser step
 WARMUP_FRACTION = 0.05  # share of the steps in which the rate rises to its peak
 GRADIENT_CHECKPOINTING = True  # recompute activations: less memory, about a third more time
 LOGGING_STEPS = 10  # steps between two points of the training curve
