@@ -25,6 +25,7 @@ from common.files import InputError, run_script
 from common.locks import alone_in
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
+from common.trained_on import write_trained_on
 from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
 from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
 from reward.report import (
@@ -39,7 +40,6 @@ from reward.report import (
 )
 from reward.settings import read_settings
 from reward.tokens import held_out_prompts, load_tokenizer
-from reward.trained_on import write_trained_on
 from reward.trainer_arguments import lora_config, trainer_arguments
 from tree.prompts import REVISIONS
 from tree.revision_examples import RevisionExample, revision_examples, tokenized
