@@ -182,8 +182,6 @@ def train_reward_model(
     tokenizer = load_tokenizer(base)
     data = training_data([pair.as_read(settings.result_length) for pair in pairs], tokenizer, settings)
     checkpoint = begin(output, manifest.content, resume)
-    if checkpoint:
-        print(f"resuming from {checkpoint}")
 
     # --- model ---
     import torch

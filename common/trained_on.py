@@ -66,7 +66,7 @@ def overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], digest
     try:
         known_databases, known_prompts = set(content["databases"]), set(content["prompts"])
     except (KeyError, TypeError):
-        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {FIX}") from None
+        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; train again") from None
     shared = []
     if databases := sorted(known_databases.intersection(db_ids)):
         more = f" and {len(databases) - 1} more databases" if len(databases) > 1 else ""
