@@ -27,6 +27,7 @@ from common.files import InputError, check_writable, replacing, run_script, writ
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
 from common.preference import PreferencePair, Prompt, answer, check_results, read_pairs
+from common.trained_on import check_overlap, recorded_result_length
 from eval.adapter_prompts import UNTRAINED, pools_by_adapter, prompt_settings_of, warn_of_other_prompts
 from eval.best_of_n import CHOICES, Candidates, choice_report
 from eval.candidates import (
@@ -43,7 +44,6 @@ from eval.execution_accuracy import in_birds_format
 from eval.pair_report import Rewards, pair_report
 from reward.launch import stay_offline
 from reward.tokens import load_tokenizer
-from reward.trained_on import check_overlap, recorded_result_length
 from tree.run.databases import check_unchanged, database_fingerprints
 from tree.sql.results import Result
 from tree.sql_utils import SqlSettings, add_sql_flags, check_database, database_path, sql_settings

@@ -22,6 +22,7 @@ from common.locks import alone_in
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
 from common.preference import PreferencePair, check_results, read_pairs
+from common.trained_on import write_trained_on
 from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
 from reward.data import QuestionPairs
 from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
@@ -29,7 +30,6 @@ from reward.metrics import reward_differences
 from reward.report import history_metrics, validation_results, write_results
 from reward.settings import TrainingSettings, read_settings, settings_of
 from reward.tokens import TokenizedQuestion, load_tokenizer, pairs_of, training_data
-from reward.trained_on import write_trained_on
 from reward.trainer_arguments import lora_config as adapter_config
 from reward.trainer_arguments import trainer_arguments
 from tree.run.prompt_settings import made_with
@@ -182,8 +182,6 @@ def train_reward_model(
     tokenizer = load_tokenizer(base)
     data = training_data([pair.as_read(settings.result_length) for pair in pairs], tokenizer, settings)
     checkpoint = begin(output, manifest.content, resume)
-    if checkpoint:
-        print(f"resuming from {checkpoint}")
 
     # --- model ---
     import torch

@@ -3,12 +3,17 @@
     python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct         # the bundled demo, or BIRD in data/train
     python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct --data spider/train.json bird/train.json \\
         --db_root spider/train_databases bird/train_databases --per_database 5 --nodes 110
+    python -m bench.revision_yield --model Qwen2.5-Coder-0.5B-Instruct --reviser qwen-reviser-sql --data held_out.json
 
 Wrong, different first attempts are collected, as many that fail, that return rows and that return none as there are;
 then every way asks for the same number of revisions of each of them, and so does the task alone (independent samples).
 Every request has the same temperature, so that only the prompt differs. Printed are, with 95 % intervals over
 questions, the share of right revisions, the right ones per 1,000 generated tokens, copies of the wrong query, and those
 that are changed and closer: right, or by canonical tokens nearer to a right query (gold, or a first attempt).
+
+With --reviser, an adapter of `python -m tree.train_reviser`, it is asked in the way that it was trained for, and
+compared with the generator as it is, asked in the same way, with that one's independent samples, and with its own. One
+that was trained on questions or databases among those measured is refused.
 """
 
 import argparse
@@ -21,13 +26,16 @@ from pathlib import Path
 from bench.tree_growth import choose
 from common.files import InputError, run_script
 from common.model_folder import check_model_folder
+from common.preference import user_prompt
 from common.tables import aligned
-from eval.intervals import Clusters, Estimate
+from common.trained_on import check_overlap
+from eval.intervals import DIFFERENCE, Clusters, Estimate
 from tree import prompts
-from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Sampling, encode, load_tokenizer
+from tree.generator import ROOM_PER_LEVEL, EngineSettings, Generator, Reviser, Sampling, encode, load_tokenizer
 from tree.questions import load_questions
 from tree.replies import extract_sql
 from tree.run.preflight import check_gold, prepare_prompts
+from tree.run.reviser import read_reviser
 from tree.run.settings import parse_arguments as parse_run_arguments
 from tree.run.work_list import WorkList
 from tree.sql.canonical import canonical_sql, query_distance
@@ -37,7 +45,8 @@ from tree.tree_node import Question
 
 FIRST, REVISIONS = 4, 2  # samples
 KINDS = {"error": "fail", "ok": "return rows", "empty": "return none"}  # of wrong first attempts, by outcome
-SAMPLES = "samples"  # independent ones, in the place of a way of asking
+SAMPLES = "samples"  # independent ones, of the generator
+REVISER, ITS_SAMPLES = "reviser", "reviser's samples"
 HEAD = ("", "right", "minus samples", "per 1,000 tokens", "of samples", "tokens", "copies", "changed and closer")
 
 
@@ -53,8 +62,25 @@ class Wrong:
     right: tuple[str, ...]
     distance: float
 
-    def messages(self, way: str) -> list[prompts.Message]:
-        return prompts.revision_chat(way, self.task, [] if way == SAMPLES else [self.attempt])
+
+@dataclass(frozen=True)
+class Way:
+    """A way of asking: for revisions, as `revision` says, or with the task alone (""); the generator or the reviser."""
+
+    name: str
+    revision: str = ""
+    of_reviser: bool = False
+
+    def messages(self, node: Wrong) -> list[prompts.Message]:
+        return prompts.revision_chat(self.revision, node.task, [node.attempt] if self.revision else [])
+
+
+def ways_to_compare(revisions: Sequence[str], reviser: Reviser | None) -> list[Way]:
+    """The generator's independent samples first."""
+    if reviser is None:
+        return [Way(SAMPLES), *(Way(revision, revision) for revision in revisions)]
+    asked = reviser.revision
+    return [Way(SAMPLES), Way(asked, asked), Way(ITS_SAMPLES, of_reviser=True), Way(REVISER, asked, of_reviser=True)]
 
 
 @dataclass(frozen=True)
@@ -110,10 +136,10 @@ def evenly(nodes: Sequence[Wrong], count: int) -> list[Wrong]:
     return chosen[:count]
 
 
-async def revise(node: Wrong, messages: Sequence[prompts.Message], draw: int, generator, executor) -> Revised:
+async def revise(node: Wrong, way: Way, draw: int, generator, executor) -> Revised:
     """REVISIONS replies to a request, judged."""
     seed = node_seed(draw, node.question.question_id, (node.attempt.sql,))
-    replies = await generator.sample(messages, REVISIONS, seed)
+    replies = await generator.sample(way.messages(node), REVISIONS, seed, way.of_reviser)
     queries = [extract_sql(reply.text) for reply in replies]
     verdicts = await executor.judge_all(node.path, queries, node.question.sql)
     copies = [canonical_sql(sql) == canonical_sql(node.attempt.sql) for sql in queries]
@@ -140,40 +166,48 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def ratio(number: float) -> str:
+    return f"{number:.2f}"
+
+
 def clusters_of(nodes: Sequence[Wrong]) -> Clusters:
     return Clusters([(node.path, node.question.question_id) for node in nodes])
 
 
-def per_token_ratio(nodes: Sequence[Wrong], way: Sequence[Revised], samples: Sequence[Revised]) -> Estimate:
-    """Right revisions per token, of independent samples'."""
+def gain(nodes: Sequence[Wrong], way: Sequence[Revised], other: Sequence[Revised]) -> Estimate:
+    """The share of right revisions minus that of another way."""
+    gains = [(one.right - two.right) / REVISIONS for one, two in zip(way, other, strict=True)]
+    return clusters_of(nodes).mean(gains, within=DIFFERENCE)
 
-    def ratio(weights) -> float:
+
+def per_token_ratio(nodes: Sequence[Wrong], way: Sequence[Revised], other: Sequence[Revised]) -> Estimate:
+    """Right revisions per token, as a multiple of another way's."""
+
+    def of(weights) -> float:
         sums = [
             sum(weight * value for weight, value in zip(weights, values, strict=True))
             for values in (
                 [one.right for one in way],
                 [one.tokens for one in way],
-                [one.right for one in samples],
-                [one.tokens for one in samples],
+                [one.right for one in other],
+                [one.tokens for one in other],
             )
         ]
         return (sums[0] / sums[1]) / (max(sums[2], 1) / sums[3])
 
-    return clusters_of(nodes).statistic(ratio, within=None)
+    return clusters_of(nodes).statistic(of, within=None)
 
 
 def row(name: str, nodes: Sequence[Wrong], way: Sequence[Revised], samples: Sequence[Revised]) -> list[str]:
     """The cells of a way of asking for some nodes; shares in percent of the revisions."""
     clusters = clusters_of(nodes)
     tokens, draws = sum(one.tokens for one in way), REVISIONS * len(nodes)
-    gains = [(one.right - other.right) / REVISIONS for one, other in zip(way, samples, strict=True)]
-    gain, ratio = clusters.mean(gains, within=(-1.0, 1.0)), per_token_ratio(nodes, way, samples)
     return [
         name,
         interval(clusters.mean([one.right / REVISIONS for one in way]), percent),
-        "" if name == SAMPLES else interval(gain, percent),
+        "" if name == SAMPLES else interval(gain(nodes, way, samples), percent),
         f"{1000 * sum(one.right for one in way) / tokens:.2f}",
-        "" if name == SAMPLES else interval(ratio, "{:.2f}".format),
+        "" if name == SAMPLES else interval(per_token_ratio(nodes, way, samples), ratio),
         f"{tokens / draws:.0f}",
         percent(sum(one.copies for one in way) / draws),
         percent(sum(one.closer for one in way) / draws),
@@ -195,6 +229,32 @@ def tables(nodes: Sequence[Wrong], found: dict[str, list[Revised]]) -> list[str]
     return lines
 
 
+def best_way_lines(model: str, nodes: Sequence[Wrong], found: dict[str, list[Revised]]) -> list[str]:
+    """Lines: which of the ways of asking gives most for its tokens."""
+    ratios = {
+        way: per_token_ratio(nodes, revised, found[SAMPLES]).value for way, revised in found.items() if way != SAMPLES
+    }
+    best = max(ratios, key=ratios.get)
+    return [
+        f"best for {model}: REVISION={best}, that is --revision {best} ({ratios[best]:.2f} of samples)",
+        f"PROMISE revision_yield_of_samples {ratios[best]:.2f} GOAL >= 1.0",
+    ]
+
+
+def reviser_lines(nodes: Sequence[Wrong], found: dict[str, list[Revised]], revision: str) -> list[str]:
+    """Lines: the reviser beside each of the other ways, for the same wrong queries."""
+    rows, ratios = [["the reviser's revisions", "right, minus theirs", "per 1,000 tokens, of theirs"]], {}
+    for way in (revision, SAMPLES, ITS_SAMPLES):
+        gained = gain(nodes, found[REVISER], found[way])
+        ratios[way] = per_token_ratio(nodes, found[REVISER], found[way])
+        rows.append([f"beside {way}", interval(gained, percent), interval(ratios[way], ratio)])
+    return [
+        *aligned(rows),
+        f"PROMISE reviser_yield_of_generator {ratios[revision].value:.2f} GOAL >= 2",
+        f"PROMISE reviser_yield_of_samples {ratios[SAMPLES].value:.2f} GOAL >= 1.0",
+    ]
+
+
 # --- the measurement --------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +267,11 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=100, help="questions of each file")
     parser.add_argument("--per_database", type=int, default=8, help="questions of each database")
     parser.add_argument("--nodes", type=int, default=200, help="wrong first attempts of each file to revise")
-    parser.add_argument("--revisions", nargs="+", default=prompts.REVISIONS, help="ways of asking to compare")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--revisions", nargs="+", default=prompts.REVISIONS, help="ways of asking to compare")
+    ways.add_argument("--reviser", default="", help='folder of a reviser to compare with the generator ("" = none)')
+    overlap = "measure on databases or questions that the reviser was trained on"
+    parser.add_argument("--allow_overlap", action="store_true", help=overlap)
     parser.add_argument("--max_tokens", type=int, default=300, help="longest reply, in tokens")
     parser.add_argument("--temperature", type=float, default=0.8, help="sampling temperature")
     return parser.parse_args(words)
@@ -221,6 +285,9 @@ async def prepared(data: str, db_root: str, args: argparse.Namespace, tokenizer,
     await check_gold(work, executor)
     lengths = prepare_prompts(work, partial(encode, tokenizer))
     work.report("every prompt is too long")
+    if args.reviser and not args.allow_overlap:
+        asked = {user_prompt(work.prompt(question)) for question in work.questions}
+        check_overlap(args.reviser, data, work.databases(), asked)
     return work, max(lengths.values())
 
 
@@ -232,13 +299,15 @@ async def measure(args: argparse.Namespace) -> None:
     from tqdm.asyncio import tqdm
 
     model = check_model_folder(args.model)
+    reviser = read_reviser(args.reviser, model)
     tokenizer = load_tokenizer(model)
     with Executor(1, timeout=5) as executor:
         files = [
             await prepared(data, db_root, args, tokenizer, executor)
             for data, db_root in zip(args.data, args.db_root, strict=True)
         ]
-        engine = EngineSettings(max(longest for _, longest in files) + ROOM_PER_LEVEL + 2 * args.max_tokens)
+        context = max(longest for _, longest in files) + ROOM_PER_LEVEL + 2 * args.max_tokens
+        engine = EngineSettings(context, reviser=reviser)
         usual = parse_run_arguments([])
         sampling = Sampling(args.temperature, usual.top_p, usual.top_k, args.max_tokens)
         generator = Generator(model, tokenizer, sampling, engine)
@@ -249,16 +318,14 @@ async def measure(args: argparse.Namespace) -> None:
             if not nodes:
                 raise InputError("no first attempt is wrong; give other questions")
             found = {}
-            for draw, way in enumerate((SAMPLES, *args.revisions), start=1):
-                requests = [revise(node, node.messages(way), draw, generator, executor) for node in nodes]
-                found[way] = await tqdm.gather(*requests, desc=way, unit="query", mininterval=1)
+            for draw, way in enumerate(ways_to_compare(args.revisions, reviser), start=1):
+                requests = [revise(node, way, draw, generator, executor) for node in nodes]
+                found[way.name] = await tqdm.gather(*requests, desc=way.name, unit="query", mininterval=1)
         finally:
             generator.close()
     print("\n".join(tables(nodes, found)))
-    ratios = {way: per_token_ratio(nodes, found[way], found[SAMPLES]).value for way in args.revisions}
-    best = max(ratios, key=ratios.get)
-    print(f"\nbest for {args.model}: REVISION={best}, that is --revision {best} ({ratios[best]:.2f} of samples)")
-    print(f"PROMISE revision_yield_of_samples {ratios[best]:.2f} GOAL >= 1.0")
+    lines = reviser_lines(nodes, found, reviser.revision) if reviser else best_way_lines(args.model, nodes, found)
+    print("\n".join(["", *lines]))
 
 
 def main(words: list[str] | None = None) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from common.files import InputError
 from common.manifest import differences
+from common.trained_on import FILE, recorded_prompt_settings
 from eval.candidates import CandidatePool
-from reward.trained_on import FILE, recorded_prompt_settings
 from tree.generator import encode
 from tree.run.preflight import prepare_prompts
 from tree.run.prompt_settings import PromptSettings, made_with

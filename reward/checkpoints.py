@@ -52,7 +52,7 @@ def is_unfinished(output: Path, manifest: dict) -> bool:
 
 
 def begin(output: Path, manifest: dict, resume: bool) -> Path | None:
-    """The checkpoint to resume from, None to begin anew; in either case the run is marked as unfinished.
+    """The checkpoint to resume from, which is printed, or None to begin anew; the run is marked as unfinished.
 
     Every process of the run calls this, the first one changes files.
     """
@@ -60,7 +60,10 @@ def begin(output: Path, manifest: dict, resume: bool) -> Path | None:
         kept = {folder for _, folder in _complete(output)} if resume else set()
         remove_checkpoints(output, kept)
         write_json(output / UNFINISHED, manifest)
-    return newest_checkpoint(output) if resume else None
+    checkpoint = newest_checkpoint(output) if resume else None
+    if checkpoint:
+        print(f"resuming from {checkpoint}")
+    return checkpoint
 
 
 def end(output: Path) -> None:

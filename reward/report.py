@@ -11,7 +11,7 @@ from common.files import replacing, write_json
 from common.manifest import Manifest
 from common.preference import PreferencePair
 from reward.metrics import bradley_terry_loss, grouped_metrics, pair_metrics
-from reward.settings import LoraTraining, TrainingSettings
+from reward.settings import LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -228,7 +228,7 @@ def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: di
     save_card(folder, metadata, text)
 
 
-def training_facts(settings: LoraTraining, metrics: dict) -> dict[str, object]:
+def training_facts(settings: LoraSettings, metrics: dict) -> dict[str, object]:
     """What a card says of how an adapter was trained."""
     return {
         "steps": f"{metrics['steps']}, kept: {metrics['kept_step']}",

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from common.files import InputError
 
 
-class LoraTraining(Protocol):
-    """What the settings of every script that trains LoRA say, by the names of its constants in lower case."""
+@dataclass(frozen=True)
+class LoraSettings:
+    """What every script that trains LoRA is told, by its constants in lower case; the comments there explain."""
 
     model_id: str
     validation_fraction: float
@@ -43,40 +44,17 @@ class LoraTraining(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """What a training run is told, by the names of train.py's constants in lower case; the comments there explain."""
+class TrainingSettings(LoraSettings):
+    """What train.py is told beside these."""
 
-    model_id: str
     data_path: str
-    validation_fraction: float
-    max_length: int
     result_length: int
-    token_budget: int
-    base_dtype: str
-    lora_r: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_targets: str
-    learning_rate: float
-    epochs: float
-    max_steps: int
-    batch_size: int
-    gradient_accumulation: int
-    warmup_fraction: float
     weight_decay: float
     flex_attention: bool
-    gradient_checkpointing: bool
-    logging_steps: int
-    eval_steps: int
     early_stopping: int
-    seed: int
-    output_dir: str
-    fresh: bool
-    checkpoint_steps: int
-    report_to: str
 
 
-Settings = TypeVar("Settings", bound=LoraTraining)
+Settings = TypeVar("Settings", bound=LoraSettings)
 
 NAMES = {str: "text", bool: "True or False", int: "a whole number", float: "a number"}
 
@@ -119,15 +97,17 @@ def _as_type(what: str, value: object, kind: type) -> object:
 def read_settings(kind: type[Settings], module: Mapping[str, object], words: list[str] | None = None) -> Settings:
     """The settings of the script whose globals are `module`: its constants, or flags in their place.
 
-    Raises InputError for one that is out of its range.
+    --help has them in the order of the constants. Raises InputError for one that is out of its range.
     """
     parser = argparse.ArgumentParser(
         description=module["__doc__"], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     comments = comments_of(module["__file__"])
-    for name, wanted in _types(kind).items():
+    places = {name: place for place, name in enumerate(module)}
+    types = _types(kind)
+    for name in sorted(types, key=lambda name: places.get(name.upper(), len(places))):
         text = f"{comments.get(name.upper(), '')} (default {module.get(name.upper())})".strip()
-        parse = _boolean if wanted is bool else wanted
+        parse = _boolean if types[name] is bool else types[name]
         parser.add_argument(f"--{name}", type=parse, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
     settings = settings_of(kind, module, vars(parser.parse_args(words)))
     check_settings(settings)
@@ -170,7 +150,7 @@ RANGES = (
 )
 
 
-def check_settings(settings: LoraTraining) -> None:
+def check_settings(settings: LoraSettings) -> None:
     """Raise InputError for a setting out of its range."""
     values = asdict(settings)
     for names, is_right, must in RANGES:

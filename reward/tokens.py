@@ -21,7 +21,7 @@ from reward.data import (
     split_by_database,
     split_by_question,
 )
-from reward.settings import LoraTraining, TrainingSettings
+from reward.settings import LoraSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -178,7 +178,7 @@ def _tell_doubtful(pairs: Sequence[PreferencePair]) -> None:
         print(f"warning: {contradictory} pairs contradict others (chosen and rejected exchanged); all are trained on")
 
 
-def held_out_prompts(pairs: Sequence[OfQuestion], settings: LoraTraining) -> set[Prompt]:
+def held_out_prompts(pairs: Sequence[OfQuestion], settings: LoraSettings) -> set[Prompt]:
     """The prompts for validation, which are told: those of whole databases where these fit the fraction."""
     split = pairs, settings.validation_fraction, settings.seed
     by_database = split_by_database(*split)

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from reward.settings import LoraTraining
+from reward.settings import LoraSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-def lora_config(settings: LoraTraining, task_type: str, **more) -> "LoraConfig":
+def lora_config(settings: LoraSettings, task_type: str, **more) -> "LoraConfig":
     """PEFT's settings of a new adapter; `more` are further ones of LoraConfig."""
     from peft import LoraConfig
 
@@ -23,7 +23,7 @@ def lora_config(settings: LoraTraining, task_type: str, **more) -> "LoraConfig":
     )
 
 
-def trainer_arguments(settings: LoraTraining, validate: bool, first_step: int) -> dict:
+def trainer_arguments(settings: LoraSettings, validate: bool, first_step: int) -> dict:
     """Arguments of TRL's configs for a run that validates or not, from its first step or resumed from a later one."""
     import torch
 

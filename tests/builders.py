@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from common.model_folder import model_fingerprint
+from common.trained_on import write_trained_on
 from tests.conftest import run_main
 from tree.run.prompt_settings import PromptSettings
 from tree.sql.canonical import canonical_sql
@@ -160,7 +161,6 @@ def random_adapter(folder: Path, base: Path, result_length: int = 300) -> Path:
     from peft import LoraConfig, get_peft_model
 
     from reward.model import load_base
-    from reward.trained_on import write_trained_on
 
     torch.manual_seed(0)
     settings = {"target_modules": "all-linear", "modules_to_save": ["score"], "init_lora_weights": False}
@@ -196,4 +196,5 @@ def make_reviser(folder: Path, model: Path, revision: str = "facts", weights: by
     (folder / "adapter_model.safetensors").write_bytes(weights)
     made = {"arguments": {"revision": revision}, "model_fingerprint": model_fingerprint(model), "model": "tiny"}
     (folder / "manifest.json").write_text(json.dumps(made))
+    write_trained_on(folder, [], {})
     return folder

@@ -167,10 +167,12 @@ def prepare_cpu() -> None:
 class Reviser:
     """A LoRA adapter of the generator that writes its revisions (see `tree.train_reviser`), by its folder.
 
-    `targets` are the last names of the layers that it changes.
+    `revision` is the way of asking that it was trained for, one of REVISIONS; `targets` are the last names of the
+    layers that it changes.
     """
 
     folder: Path
+    revision: str
     rank: int
     targets: tuple[str, ...]
 

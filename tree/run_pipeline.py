@@ -53,7 +53,7 @@ from tree.run.dry_run import dry_run_lines
 from tree.run.preflight import check_gold, prepare_instances, prepare_prompts
 from tree.run.progress import Progress
 from tree.run.question_log import QuestionLog
-from tree.run.reviser import reviser_inputs
+from tree.run.reviser import reviser_inputs, warn_of_overlap
 from tree.run.run_folder import StoredRun, find_run, make_run_folder, part_folder
 from tree.run.settings import RunSettings, parse_arguments, run_settings
 from tree.run.without_gold import draw_candidates
@@ -215,6 +215,7 @@ async def prepare(
         await prepare_instances(work, executor)
     lengths = prepare_prompts(work, partial(encode, tokenizer))
     work.report("every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
+    warn_of_overlap(settings.engine.reviser, work)
     check_unchanged(settings.db_root, work.fingerprints, CHANGED)
     return list(lengths.values())
 

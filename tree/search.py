@@ -36,7 +36,7 @@ from tree.pairs.shard import PER_SHARD
 from tree.run.databases import check_unchanged, database_fingerprints
 from tree.run.preflight import prepare_prompts
 from tree.run.question_log import QuestionLog
-from tree.run.reviser import reviser_inputs
+from tree.run.reviser import reviser_inputs, warn_of_overlap
 from tree.run.run_folder import StoredRun
 from tree.run.work_list import WorkList, checked_questions
 from tree.run.workers import run_questions
@@ -197,6 +197,7 @@ async def run(work: WorkList, settings: SearchRun, manifest: Manifest, stored: S
         tokenizer = load_tokenizer(settings.model)
         lengths = prepare_prompts(work, partial(encode, tokenizer))
         work.report("every prompt is too long; use a larger --max_model_len, or an adapter of longer prompts")
+        warn_of_overlap(settings.engine.reviser, work)
         check_unchanged(settings.db_root, work.fingerprints, CHANGED)
         engine = settings.engine_for(max(lengths.values()))
         if not stored:

@@ -25,6 +25,7 @@ from common.files import InputError, run_script
 from common.locks import alone_in
 from common.manifest import Manifest
 from common.model_folder import check_model_folder, model_fingerprint
+from common.trained_on import write_trained_on
 from reward.checkpoints import begin, end, is_finished, is_unfinished, save_adapter, steps_made, train_from
 from reward.launch import check_accelerate, check_machine, is_first_process, stay_offline, use_one_gpu
 from reward.report import (
@@ -37,9 +38,8 @@ from reward.report import (
     worse_than_before,
     write_metrics,
 )
-from reward.settings import read_settings
+from reward.settings import LoraSettings, read_settings
 from reward.tokens import held_out_prompts, load_tokenizer
-from reward.trained_on import write_trained_on
 from reward.trainer_arguments import lora_config, trainer_arguments
 from tree.prompts import REVISIONS
 from tree.revision_examples import RevisionExample, revision_examples, tokenized
@@ -108,35 +108,12 @@ From the project's folder, with the base model in `{base}`; first attempts are w
 
 
 @dataclass(frozen=True)
-class ReviserSettings:
-    """What a run is told, by the names of the constants above in lower case; the comments there explain."""
+class ReviserSettings(LoraSettings):
+    """What this script is told beside these, by the names of the constants above in lower case."""
 
-    model_id: str
     tree_files: str
     revision: str
     max_per_question: int
-    validation_fraction: float
-    max_length: int
-    token_budget: int
-    base_dtype: str
-    lora_r: int
-    lora_alpha: int
-    lora_dropout: float
-    lora_targets: str
-    learning_rate: float
-    epochs: float
-    max_steps: int
-    batch_size: int
-    gradient_accumulation: int
-    warmup_fraction: float
-    gradient_checkpointing: bool
-    logging_steps: int
-    eval_steps: int
-    seed: int
-    output_dir: str
-    fresh: bool
-    checkpoint_steps: int
-    report_to: str
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -245,8 +222,6 @@ def train_reviser(
     tokenizer = load_tokenizer(base)
     data = reviser_data(examples, tokenizer, settings)
     checkpoint = begin(output, manifest.content, resume)
-    if checkpoint:
-        print(f"resuming from {checkpoint}")
 
     # --- training ---
     from transformers import set_seed

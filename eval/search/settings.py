@@ -7,10 +7,10 @@ from pathlib import Path
 from common.files import InputError
 from common.manifest import file_fingerprint
 from common.model_folder import check_model_folder, fast_dtype, model_fingerprint
+from common.trained_on import recorded_result_length
 from eval.adapter_prompts import prompt_settings_of
 from eval.best_of_n import CHOICES, WITH_REWARD
 from eval.search.beam import SearchSettings
-from reward.trained_on import recorded_result_length
 from tree.generator import (
     BATCHED_TOKENS,
     GPU_SEQUENCES,

@@ -9,18 +9,12 @@ import pytest
 
 from bench import gpu_check, packed_attention
 from common.files import write_json
+from tests.bench.conftest import promises
 from tests.builders import train
 from tests.conftest import assert_one_line_error, run_main, run_script
 from tree.prompts import REVISIONS
 from tree.questions import limited, load_questions
 from tree.tree_node import INITIAL, RevisionTree, tree_to_json
-
-
-def promises(run) -> dict[str, float]:
-    assert run.returncode == 0, run.stderr
-    lines = [line for line in run.stdout.splitlines() if line.startswith("PROMISE")]
-    found = [re.fullmatch(r"PROMISE (\w+) (-?[\d.]+) GOAL [<>]=? [\d.]+", line).groups() for line in lines]
-    return {name: float(value) for name, value in found}
 
 
 def test_sql_execution(tmp_path):

@@ -9,9 +9,9 @@ import torch
 
 from common.files import write_json
 from common.preference import answer, read_pairs
+from common.trained_on import recorded_result_length
 from reward.model import load_reward_model, score
 from reward.tokens import encode
-from reward.trained_on import recorded_result_length
 from tests.builders import evaluate, evaluation
 from tests.conftest import ROOT, address, assert_one_line_error, make_tiny_model, run_main, run_script
 from tree.sql_utils import Executor

@@ -77,7 +77,9 @@ def test_every_constant_of_the_block_is_a_setting():
     """So that what a user edits has an effect, in the order of --help."""
     block = (ROOT / "train.py").read_text().split("# " + "-" * 98)[1]
     names = re.findall(r"^([A-Z_]+) = .+  # .+$", block, re.MULTILINE)
-    assert names == [field.name.upper() for field in fields(TrainingSettings)]
+    assert sorted(names) == sorted(field.name.upper() for field in fields(TrainingSettings))
+    shown = run_script("train.py", "--help").stdout
+    assert re.findall(r"^  --([a-z_]+) ", shown, re.MULTILINE) == [name.lower() for name in names]
     assert len(names) == len(re.findall(r"^[^#\n]", block, re.MULTILINE))
 
 

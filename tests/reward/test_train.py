@@ -7,10 +7,10 @@ import torch
 from trl.data_utils import _tokenize
 
 from common.files import write_json
+from common.trained_on import recorded_result_length
 from reward import batches
 from reward import model as model_module
 from reward.tokens import load_tokenizer
-from reward.trained_on import recorded_result_length
 from tests.builders import evaluate, train
 from tests.conftest import assert_one_line_error
 

@@ -35,7 +35,8 @@ def answers(adapted, tiny_generator):
     layers = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
     async def ask() -> dict:
-        settings = EngineSettings(512, max_num_seqs=16, dtype="float32", reviser=Reviser(adapted[1], 12, layers))
+        reviser = Reviser(adapted[1], "facts", 12, layers)
+        settings = EngineSettings(512, max_num_seqs=16, dtype="float32", reviser=reviser)
         sampling = Sampling(0.0, 1.0, 0, LENGTH)
         generator = Generator(tiny_generator, load_tokenizer(tiny_generator), sampling, settings)
         try:

@@ -9,10 +9,13 @@ import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from common.files import InputError
+from common.preference import user_prompt
+from common.trained_on import write_trained_on
 from eval.search import settings as search_settings
 from eval.search.settings import parse_arguments, search_run
 from tests.builders import make_reviser
@@ -148,6 +151,11 @@ def test_a_reviser_writes_the_revisions_and_is_part_of_the_run(flags, whole, tin
         revises == ("An earlier query was wrong." in messages[0]["content"]) and name == "one"
         for messages, revises, name in Noting.asked
     )
+    assert "warning" not in run.stdout
+    prompts = [SimpleNamespace(db_id="library", prompt=user_prompt(row["prompt"])) for row in read(whole / FILES[1])]
+    write_trained_on(folders[0], prompts[:3], {})
+    run = run_search(flags, tmp_path / "known", "--reviser", folders[0])
+    assert run.returncode == 0 and f"{folders[0]} was trained on 3 of its {2 * COUNT} prompts;" in run.stdout
     other = run_search(flags, tmp_path / "out", "--reviser", folders[1])
     assert_one_line_error(other, "holds a finished run with other settings")
     drafts = ("--budget", "4", "--reviser", folders[0])

@@ -165,7 +165,9 @@ def test_databases_are_on_one_side_and_requests_are_those_of_the_engine(trainer,
 def test_every_constant_of_the_block_is_a_setting():
     block = (ROOT / "tree" / "train_reviser.py").read_text().split("# " + "-" * 98)[1]
     names = re.findall(r"^([A-Z_]+) = .+  # .+$", block, re.MULTILINE)
-    assert names == [field.name.upper() for field in fields(script.ReviserSettings)]
+    assert sorted(names) == sorted(field.name.upper() for field in fields(script.ReviserSettings))
+    shown = run_script("-m", "tree.train_reviser", "--help").stdout
+    assert re.findall(r"^  --([a-z_]+) ", shown, re.MULTILINE) == [name.lower() for name in names]
     assert len(names) == len(re.findall(r"^[^#\n]", block, re.MULTILINE))
 
 

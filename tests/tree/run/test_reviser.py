@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.preference import user_prompt
+from common.trained_on import write_trained_on
 from tests.builders import make_reviser
 from tests.conftest import assert_one_line_error, run_main
 from tests.fake_worker import FakeGenerator, pretend
@@ -56,7 +58,7 @@ def test_revisions_and_nothing_else_are_asked_of_the_reviser(grow, tiny_model, t
     shown = "An earlier query was wrong."
     assert {revises for _, revises, _ in asked} == {True, False}
     assert all(revises == (shown in messages[0]["content"]) for messages, revises, _ in asked)
-    assert {reviser for *_, reviser in asked} == {Reviser(folder, 12, ("o_proj", "q_proj"))}
+    assert {reviser for *_, reviser in asked} == {Reviser(folder, "facts", 12, ("o_proj", "q_proj"))}
 
 
 def test_first_attempts_are_the_same_with_and_without_a_reviser(grow, tiny_model, tmp_path):
@@ -81,6 +83,32 @@ def test_another_reviser_is_another_run_and_a_moved_one_is_not(grow, tiny_model,
     assert [Path(manifest["arguments"]["reviser"]).name for manifest in manifests(tmp_path / "out")] == [
         *("", "one", "other")
     ]
+
+
+def trained_on(folder: Path, *asked: tuple[str, str]) -> None:
+    """Record that a reviser was trained on these questions: each a database and a prompt."""
+    write_trained_on(folder, [SimpleNamespace(db_id=db_id, prompt=user_prompt(task)) for db_id, task in asked], {})
+
+
+def test_a_reviser_that_knows_the_questions_is_warned_of(grow, tiny_model, tmp_path):
+    folder = make_reviser(tmp_path / "reviser", tiny_model)
+    run, asked = grow("--reviser", folder)
+    assert run.returncode == 0 and "warning" not in run.stdout
+    task = next(messages[0]["content"] for messages, revises, _ in asked if not revises)
+    for known, words in (
+        ([("shop", "another task")], "was trained on database 'shop';"),
+        ([("library", task)], "was trained on 1 of its 3 prompts;"),
+        (
+            [("shop", task), ("store", "another task")],
+            "on database 'shop' and 1 more databases, and on 1 of its 3 prompts;",
+        ),
+        (None, "trained_on.json: no such file"),
+    ):
+        trained_on(folder, *known) if known else (folder / "trained_on.json").unlink()
+        for flags in (("--dry_run",), ("--fresh",)):
+            run, _ = grow("--reviser", folder, *flags)
+            (warning,) = [line for line in run.stdout.splitlines() if line.startswith("warning")]
+            assert words in warning and str(folder) in warning and "may know answers by heart" in warning
 
 
 def nothing(folder: Path) -> None:
@@ -157,7 +185,7 @@ def requests(tiny_model, monkeypatch):
 
 
 def test_only_revisions_are_computed_with_the_adapter(requests, tiny_model, tmp_path):
-    arguments, first, revision = requests(Reviser(tmp_path / "reviser", 12, ("q_proj",)), False, True)
+    arguments, first, revision = requests(Reviser(tmp_path / "reviser", "facts", 12, ("q_proj",)), False, True)
     assert (arguments.enable_lora, arguments.max_loras, arguments.max_lora_rank) == (True, 1, 16)
     assert arguments.lora_target_modules == ["q_proj"]
     assert first[1] is None
@@ -172,7 +200,7 @@ def test_without_a_reviser_the_engine_knows_of_none(requests):
 
 @pytest.mark.parametrize(("rank", "room"), [(1, 1), (2, 8), (8, 8), (16, 16), (17, 32), (512, 512)])
 def test_the_engine_has_room_for_the_rank(rank, room, tmp_path):
-    assert generator_module._reviser_arguments(Reviser(tmp_path, rank, ()))["max_lora_rank"] == room
+    assert generator_module._reviser_arguments(Reviser(tmp_path, "facts", rank, ()))["max_lora_rank"] == room
 
 
 @given(st.lists(st.sampled_from([-1, 0]), min_size=1, max_size=20), st.booleans())

@@ -1,4 +1,4 @@
-"""Which data a reward model was trained on: it is not judged by the same, and asked with prompts of its kind."""
+"""Which data an adapter was trained on: it is not judged by the same, and asked with prompts of its kind."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -54,20 +54,29 @@ def recorded_result_length(adapter: str | os.PathLike) -> int:
     return length
 
 
-def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:
-    """Raise InputError when the adapter was trained on a database or a prompt of the file `path`, or does not say."""
+def overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], digests: Collection[str]) -> str:
+    """What the adapter was trained on of the file `path`, or that it does not say so, as a sentence; "" for nothing.
+
+    `digests` are those of the file's prompts. Raises InputError for a record that is none.
+    """
     seen = Path(adapter) / FILE
     if not seen.is_file():
-        raise InputError(f"{seen}: no such file, so the adapter may have been trained on {path}; {FIX}")
+        return f"{seen}: no such file, so the adapter may have been trained on {path}"
     content = read_json(seen, dict)
     try:
         known_databases, known_prompts = set(content["databases"]), set(content["prompts"])
     except (KeyError, TypeError):
-        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {FIX}") from None
-    databases = sorted(known_databases.intersection(db_ids))
-    if databases:
+        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; train again") from None
+    shared = []
+    if databases := sorted(known_databases.intersection(db_ids)):
         more = f" and {len(databases) - 1} more databases" if len(databases) > 1 else ""
-        raise InputError(f"{path}: {adapter} was trained on database '{databases[0]}'{more}; {FIX}")
-    repeated = sum(prompt_digest(prompt) in known_prompts for prompt in prompts)
-    if repeated:
-        raise InputError(f"{path}: {adapter} was trained on {repeated} of its {len(prompts)} prompts; {FIX}")
+        shared.append(f"database '{databases[0]}'{more}")
+    if repeated := len(known_prompts.intersection(digests)):
+        shared.append(f"{repeated} of its {len(digests)} prompts")
+    return f"{path}: {adapter} was trained on {', and on '.join(shared)}" if shared else ""
+
+
+def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:
+    """Raise InputError when the adapter was trained on a database or a prompt of the file `path`, or does not say."""
+    if found := overlap(adapter, path, db_ids, set(map(prompt_digest, prompts))):
+        raise InputError(f"{found}; {FIX}")

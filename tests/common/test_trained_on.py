@@ -4,8 +4,15 @@ import dataclasses
 
 import pytest
 
-from common.files import InputError
-from reward.trained_on import FILE, check_overlap, recorded_result_length, write_trained_on
+from common.files import InputError, write_json
+from common.preference import read_pairs
+from common.trained_on import FILE, check_overlap, recorded_result_length, write_trained_on
+
+
+@pytest.fixture
+def pairs(tmp_path, pair_rows):
+    write_json(tmp_path / "pairs.json", pair_rows)
+    return read_pairs(tmp_path / "pairs.json")
 
 
 def check(folder, pairs):
@@ -18,6 +25,8 @@ def test_a_known_database_and_a_known_prompt_are_refused(tmp_path, pairs):
     write_trained_on(tmp_path, shop, {"path": "pairs.json", "sha256": "0"})
     check(tmp_path, store)
     with pytest.raises(InputError, match="test.json.*database 'shop'.*--allow_overlap"):
+        check(tmp_path, [*store, shop[0]])
+    with pytest.raises(InputError, match="was trained on database 'shop', and on 1 of its 3 prompts; name other data"):
         check(tmp_path, [*store, shop[0]])
     renamed = [dataclasses.replace(pair, db_id="other") for pair in shop[:2]]
     with pytest.raises(InputError, match="1 of its 1 prompts"):
