@@ -52,7 +52,7 @@ def test_both_languages_show_the_same():
 def test_script_and_flags_of_a_command_exist(command):
     settings = [word.split("=")[0] for word in command if re.match(r"[A-Z_]+=", word)]
     words = [word for word in command if not re.match(r"[A-Z_]+=", word)]
-    if words[0] in ("pip", "source", "ray"):
+    if words[0] in ("pip", "source", "ray", "conda"):
         assert words[0] != "pip" or (ROOT / words[-1]).is_file()
         return
     script, text = words[1], ""
