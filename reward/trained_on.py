@@ -54,20 +54,22 @@ def recorded_result_length(adapter: str | os.PathLike) -> int:
     return length
 
 
-def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:
+def check_overlap(
+    adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt], fix: str = FIX
+) -> None:
     """Raise InputError when the adapter was trained on a database or a prompt of the file `path`, or does not say."""
     seen = Path(adapter) / FILE
     if not seen.is_file():
-        raise InputError(f"{seen}: no such file, so the adapter may have been trained on {path}; {FIX}")
+        raise InputError(f"{seen}: no such file, so the adapter may have been trained on {path}; {fix}")
     content = read_json(seen, dict)
     try:
         known_databases, known_prompts = set(content["databases"]), set(content["prompts"])
     except (KeyError, TypeError):
-        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {FIX}") from None
+        raise InputError(f"{seen}: expected lists 'databases' and 'prompts'; {fix}") from None
     databases = sorted(known_databases.intersection(db_ids))
     if databases:
         more = f" and {len(databases) - 1} more databases" if len(databases) > 1 else ""
-        raise InputError(f"{path}: {adapter} was trained on database '{databases[0]}'{more}; {FIX}")
+        raise InputError(f"{path}: {adapter} was trained on database '{databases[0]}'{more}; {fix}")
     repeated = sum(prompt_digest(prompt) in known_prompts for prompt in prompts)
     if repeated:
-        raise InputError(f"{path}: {adapter} was trained on {repeated} of its {len(prompts)} prompts; {FIX}")
+        raise InputError(f"{path}: {adapter} was trained on {repeated} of its {len(prompts)} prompts; {fix}")

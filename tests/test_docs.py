@@ -56,7 +56,9 @@ def test_script_and_flags_of_a_command_exist(command):
         assert words[0] != "pip" or (ROOT / words[-1]).is_file()
         return
     script, text = words[1], ""
-    if words[0] in ("bash", "sbatch"):
+    if words[:2] == ["hf", "upload"]:
+        text = help_of("-m", "huggingface_hub.cli.hf", "upload")
+    elif words[0] in ("bash", "sbatch"):
         script = next(word for word in words if word.endswith(".sh"))
         text = (ROOT / script).read_text(encoding="utf-8")
         if "tree.run_pipeline" in text:
@@ -80,12 +82,14 @@ def test_what_a_page_names_in_code_exists(page):
     scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.cluster.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
     scripts += [
         ("-m", "tree.search"),
+        ("-m", "reward.export"),
         ("evaluate.py",),
         ("train.py",),
         ("-m", "tree.train_reviser"),
         ("-m", "tree.dpo_extractor"),
         ("-m", "bench.scale_simulation"),
     ]
+    scripts.append(("-m", "huggingface_hub.cli.hf", "upload"))
     known = "".join(help_of(*script) for script in scripts) + (ROOT / "download_model.sh").read_text()
     for code in re.findall(r"`([^`\n]+)`", PAGES[page]):
         bench = re.match(r"python -m (bench\.\w+)", code)
