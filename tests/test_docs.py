@@ -70,8 +70,9 @@ def test_script_and_flags_of_a_command_exist(command):
     else:
         assert words[0] == "python"
         text = help_of(*(words[1:3] if script == "-m" else [script]))
-        if words[:3] == ["python", "-m", "tree.cluster.run_ray"]:
-            text += help_of("-m", "tree.run_pipeline")
+        for passing_on, to in {"tree.cluster.run_ray": "tree.run_pipeline", "tree.ask": "tree.search"}.items():
+            if passing_on in words:
+                text += help_of("-m", to)
     for flag in [word for word in words if word.startswith("--")] + settings:
         assert flag in text, f"{flag} is not known to {script}"
 
@@ -82,6 +83,7 @@ def test_what_a_page_names_in_code_exists(page):
     scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.cluster.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
     scripts += [
         ("-m", "tree.search"),
+        ("-m", "tree.ask"),
         ("-m", "reward.export"),
         ("evaluate.py",),
         ("train.py",),
