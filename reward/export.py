@@ -24,8 +24,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.files import InputError, run_script, sync_file
+from common.files import InputError, check_writable, run_script, sync_file
 from common.model_folder import check_model_folder
+from reward.checkpoints import room_for
 from reward.hub.folders import (
     HubInputs,
     finish_merged,
@@ -66,9 +67,12 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 @contextlib.contextmanager
 def whole_folder(output: Path) -> Iterator[Path]:
-    """A path for a folder that takes the place of `output` when the block ends well and all in it is on disk."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+    """A path for a folder that takes the place of `output` when the block ends well and all in it is on disk.
+
+    Raises InputError when the disk is full.
+    """
+    where = tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent)
+    with where as temporary, room_for(output, "export again"):
         new = Path(temporary) / output.name
         yield new
         for path in new.rglob("*"):
@@ -111,6 +115,7 @@ def main(words: list[str] | None = None) -> None:
     output = Path(args.hub_folder or args.output)
     if output.exists() and (output.is_file() or any(output.iterdir())):
         raise InputError(f"{output}: is there already; name a new folder with {flag}")
+    check_writable(output.with_name(f".{output.name}"))  # in its parent, which is made where it is not there
     adapter, base = Path(args.adapter), check_model_folder(args.base_model)
 
     stay_offline()

@@ -14,7 +14,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import InputError, read_json, run_script, write_json
+from common.files import InputError, check_writable, read_json, run_script, write_json
 from eval.search.ranking import ranking
 from tree import search
 from tree.sql_utils import check_database, database_path
@@ -60,6 +60,8 @@ def make_dataset(asked: Asked) -> tuple[Path, Path]:
     """The question file, and the folder of its database in BIRD's layout: links to the file and its descriptions."""
     db_id, db_root = asked.database.stem, asked.output_dir / DATABASES
     link = database_path(db_root, db_id)
+    questions = asked.output_dir / "questions.json"
+    check_writable(questions)
     descriptions = asked.database.with_name("database_description")
     link.parent.mkdir(parents=True, exist_ok=True)
     for name, target in ((link, asked.database), (link.with_name(descriptions.name), descriptions)):
@@ -67,7 +69,6 @@ def make_dataset(asked: Asked) -> tuple[Path, Path]:
         if target.exists():
             name.symlink_to(target.resolve())
     row = {"question_id": 0, "db_id": db_id, "question": asked.question, "evidence": asked.evidence}
-    questions = asked.output_dir / "questions.json"
     write_json(questions, [row])
     return questions, db_root
 

@@ -60,7 +60,7 @@ def hub_names(repository: str, base: Path, base_repository: str | None) -> Names
         )
     names = {"--hub_repo": repository, "--base_repo": base_repository or f"Qwen/{base.name}"}
     for flag, name in names.items():
-        if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name, re.ASCII) or name.endswith((".", "-", ".git")):
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII) or name.endswith((".", "-", ".git")):
             raise InputError(f"{flag} {name}: expected OWNER/NAME of letters, digits, '-', '_' and '.'")
     return Names(*names.values())
 
@@ -101,7 +101,7 @@ def _figures(path: Path, adapter: Path, test_data: Path) -> Figures:
         if report["manifest"]["arguments"]["allow_overlap"]:
             raise InputError(f"{path}: was made with --allow_overlap; {EVALUATE_FIRST}")
         judged_by = report["manifest"]["inputs"]["test_data"]["sha256"]
-        called = [name for name in report["pairs"]["adapters"] if Path(name) == adapter]
+        called = [name for name in report["pairs"]["adapters"] if Path(name).resolve() == adapter.resolve()]
         if judged_by != file_fingerprint(test_data) or not called:
             raise InputError(f"{path}: says nothing of {adapter} on {test_data}; {EVALUATE_FIRST}")
         return figures_of(report, called[0])

@@ -62,8 +62,8 @@ MERGED_FORM = (
     "[{names.base}](https://huggingface.co/{names.base}), in float32: a plain sequence classification model."
 )
 ADAPTER_USE = (
-    "In the folder of ReSQLver, whose score head and packing it needs, with the adapter in `{folder}` and the base "
-    "model in `{names.base_folder}`:"
+    "In the folder of ReSQLver, whose score head and packing it needs, after `hf download {names.adapter} --local-dir "
+    "{folder}` and `hf download {names.base} --local-dir {names.base_folder}`:"
 )
 MERGED_USE = (
     "With transformers alone; the model is read from the hub, or from a folder of that name. vLLM serves it too: "

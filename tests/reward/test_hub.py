@@ -1,5 +1,6 @@
 """The folders for the model hub: their snippets run, libraries read them as they are, nothing of this machine is in."""
 
+import errno
 import json
 import shutil
 from contextlib import chdir
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from common.manifest import file_fingerprint
 from common.preference import read_pairs
 from eval.best_of_n import Candidates, choice_report
-from reward.hub.names import Names
+from reward.hub.names import SOURCES, Names
+from reward.hub.pairs_card import pairs_card
 from reward.hub.snippets import PLAIN, literal, snippet
 from reward.model import load_reward_model, score
 from tests.conftest import assert_one_line_error, make_tiny_model, run_main
@@ -321,14 +323,22 @@ def test_a_base_of_another_name_must_be_called_by_that_of_the_hub(place, tiny_mo
     assert_one_line_error(run, "--base_repo: give the name of", str(tiny_model))
 
 
-def test_a_run_that_fails_on_the_way_leaves_nothing(place, monkeypatch):
+def test_a_full_disk_is_one_line_and_leaves_nothing(place, monkeypatch):
     def fail(*arguments):
-        raise OSError("no")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("reward.export.finish_merged", fail)
-    with pytest.raises(OSError):
-        export(place, hub_folder="broken")
+    assert_one_line_error(export(place, hub_folder="broken"), "broken: cannot be written", "export again")
+    assert_one_line_error(export(place, hub_folder="/proc/no/hub"), "/proc/no", "cannot be written")
     assert not [path for path in place.iterdir() if "broken" in path.name]
+
+
+@pytest.mark.parametrize(("source", "licence"), [("BIRD", "cc-by-sa-4.0"), ("demo", "apache-2.0"), ("own", None)])
+def test_the_licence_of_the_pairs_is_that_of_their_source(source, licence):
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard(pairs_card(Names(REPO, BASE), SOURCES[source], {"train": 1, "test": 1}, ""))
+    assert card.data.license == licence and ("bird-bench" in card.text) == (source == "BIRD")
 
 
 @given(st.text())

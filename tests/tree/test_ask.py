@@ -103,6 +103,7 @@ def test_queries_are_ranked_by_what_came_of_them_then_by_reward():
         (("--question", " "), ("--question: is empty",)),
         (("--adapter", "nowhere"), ("nowhere: no such adapter folder",)),
         (("--budget", "1"), ("--budget 1",)),
+        (("--output_dir", "/proc/nowhere"), ("/proc/nowhere", "cannot be written")),
     ],
 )
 def test_bad_input_is_one_line(ask, tmp_path, flags, words):
