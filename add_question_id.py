@@ -54,7 +54,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--file", default="data/train/train.json", help="question file, changed in place")
     path = parser.parse_args(words).file
 
-    rows = read_rows(path, {"db_id": str, "question": str}, "put BIRD's train set into data/train, or name --file")
+    fix = "fetch BIRD with `bash data/download_bird.sh`, or name --file"
+    rows = read_rows(path, {"db_id": str, "question": str}, fix)
     numbered = with_ids(rows, path)
     if json.dumps(numbered) == json.dumps(rows):  # in the same order, and 3 is not 3.0
         print(f"{path}: all {len(rows)} questions have their ids, nothing to do")

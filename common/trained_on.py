@@ -76,7 +76,9 @@ def overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], digest
     return f"{path}: {adapter} was trained on {', and on '.join(shared)}" if shared else ""
 
 
-def check_overlap(adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt]) -> None:
+def check_overlap(
+    adapter: str | os.PathLike, path: str, db_ids: Iterable[str], prompts: Collection[Prompt], fix: str = FIX
+) -> None:
     """Raise InputError when the adapter was trained on a database or a prompt of the file `path`, or does not say."""
     if found := overlap(adapter, path, db_ids, set(map(prompt_digest, prompts))):
-        raise InputError(f"{found}; {FIX}")
+        raise InputError(f"{found}; {fix}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 UNFINISHED = "unfinished.json"  # the manifest of a run, from its start to its end
 COMPLETE = "complete"  # in a checkpoint: all of it is on disk; made last and deleted first
 FULL = ("PytorchStreamWriter", "inline_container", "IoError", "I/O error")  # what torch and safetensors say then
+RESUMES = "the same command resumes from the last checkpoint"
 # settings in which a run may differ from what it was when it began; data and model have fingerprints
 MAY_DIFFER = frozenset({"fresh", "report_to", "output_dir", "model_id", "data_path", "tree_files", "checkpoint_steps"})
 
@@ -123,8 +124,8 @@ def training_had_ended(checkpoint: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _writing(output: str | os.PathLike) -> Iterator[None]:
-    """A full disk becomes an InputError, whichever library met it."""
+def room_for(output: str | os.PathLike, then: str = RESUMES) -> Iterator[None]:
+    """A full disk becomes an InputError, whichever library met it; `then` says what helps once there is room."""
     from safetensors import SafetensorError
 
     try:
@@ -135,10 +136,7 @@ def _writing(output: str | os.PathLike) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         print(file=sys.stderr)  # ends the line of the progress bar
-        raise InputError(
-            f"{output}: cannot be written, is the disk full? ({reason}) Make room; the same command resumes from the "
-            "last checkpoint"
-        ) from None
+        raise InputError(f"{output}: cannot be written, is the disk full? ({reason}) Make room; {then}") from None
 
 
 def train_from(trainer: "Trainer", checkpoint: Path | None) -> dict[str, float]:
@@ -149,7 +147,7 @@ def train_from(trainer: "Trainer", checkpoint: Path | None) -> dict[str, float]:
     start = time.perf_counter()
     if checkpoint and training_had_ended(checkpoint):
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
-    with _writing(trainer.args.output_dir):
+    with room_for(trainer.args.output_dir):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return {
         "steps": trainer.state.global_step,
@@ -161,7 +159,7 @@ def train_from(trainer: "Trainer", checkpoint: Path | None) -> dict[str, float]:
 def save_adapter(trainer: "Trainer", output: Path) -> None:
     """Adapter and tokenizer; each file is replaced when all of them are there."""
     new = output / ".new"
-    with _writing(output):
+    with room_for(output):
         trainer.save_model(str(new))
     if trainer.is_world_process_zero():
         for path in sorted(new.iterdir()):

@@ -52,11 +52,13 @@ def test_both_languages_show_the_same():
 def test_script_and_flags_of_a_command_exist(command):
     settings = [word.split("=")[0] for word in command if re.match(r"[A-Z_]+=", word)]
     words = [word for word in command if not re.match(r"[A-Z_]+=", word)]
-    if words[0] in ("pip", "source", "ray"):
+    if words[0] in ("pip", "source", "ray", "conda"):
         assert words[0] != "pip" or (ROOT / words[-1]).is_file()
         return
     script, text = words[1], ""
-    if words[0] in ("bash", "sbatch"):
+    if words[:2] == ["hf", "upload"]:
+        text = help_of("-m", "huggingface_hub.cli.hf", "upload")
+    elif words[0] in ("bash", "sbatch"):
         script = next(word for word in words if word.endswith(".sh"))
         text = (ROOT / script).read_text(encoding="utf-8")
         if "tree.run_pipeline" in text:
@@ -68,8 +70,9 @@ def test_script_and_flags_of_a_command_exist(command):
     else:
         assert words[0] == "python"
         text = help_of(*(words[1:3] if script == "-m" else [script]))
-        if words[:3] == ["python", "-m", "tree.cluster.run_ray"]:
-            text += help_of("-m", "tree.run_pipeline")
+        for passing_on, to in {"tree.cluster.run_ray": "tree.run_pipeline", "tree.ask": "tree.search"}.items():
+            if passing_on in words:
+                text += help_of("-m", to)
     for flag in [word for word in words if word.startswith("--")] + settings:
         assert flag in text, f"{flag} is not known to {script}"
 
@@ -80,12 +83,15 @@ def test_what_a_page_names_in_code_exists(page):
     scripts = [("-m", "tree.run_pipeline"), ("-m", "tree.cluster.run_ray"), ("-m", "tree.merge_shards"), ("-m", "eval")]
     scripts += [
         ("-m", "tree.search"),
+        ("-m", "tree.ask"),
+        ("-m", "reward.export"),
         ("evaluate.py",),
         ("train.py",),
         ("-m", "tree.train_reviser"),
         ("-m", "tree.dpo_extractor"),
         ("-m", "bench.scale_simulation"),
     ]
+    scripts.append(("-m", "huggingface_hub.cli.hf", "upload"))
     known = "".join(help_of(*script) for script in scripts) + (ROOT / "download_model.sh").read_text()
     for code in re.findall(r"`([^`\n]+)`", PAGES[page]):
         bench = re.match(r"python -m (bench\.\w+)", code)

@@ -66,6 +66,12 @@ def test_all_steps_with_the_real_model(tmp_path):
     step("-m", "eval", *verification, "--output", "verification_report.json", cwd=tmp_path)
     printed = step("-m", "eval.summary", "--tree_file", tree_file, cwd=tmp_path)
 
+    # --- a question of one's own ---
+    database = "data/demo/train_databases/film_festival/film_festival.sqlite"
+    asked = ("--database", database, "--question", "How many films are from Brazil?")
+    few = ("--model", model, "--base_model", model, "--num_roots", "4", "--budget", "6")
+    assert "different ones, the best first:\n\n1. reward " in step("-m", "tree.ask", *asked, *few, cwd=tmp_path)
+
     # --- the summary is what the files say ---
     nodes = sum(len(tree["nodes"]) for tree in trees)
     good = sum(tree["tree_status"] == "good" for tree in trees)

@@ -20,7 +20,7 @@ JUDGE = "eval.execution_accuracy --db_root databases --questions train.json --pr
 QUESTIONS_OF_JUDGE = "eval.execution_accuracy --db_root databases --predictions predict.json --questions train.json"
 # each reads the file that it ends with, and says what helps when that is not what it takes
 READERS = {
-    "add_question_id --file train.json": "put BIRD's train set into data/train",
+    "add_question_id --file train.json": "bash data/download_bird.sh",
     TRAIN: "python -m tree.merge_shards",
     TEST: "python -m tree.merge_shards",
     CHOOSE: "all_trees.json of step 4.1",

@@ -24,7 +24,8 @@ def load_questions(path: str | os.PathLike, with_gold: bool = True) -> list[Ques
 
     Raises InputError naming the file, the row and the fix.
     """
-    rows = read_rows(path, {}, "get BIRD's train.json, or build the demo with `python data/build_demo.py`")
+    fix = "fetch BIRD with `bash data/download_bird.sh`, or build the demo with `python data/build_demo.py`"
+    rows = read_rows(path, {}, fix)
     columns = COLUMNS if with_gold else {name: kind for name, kind in COLUMNS.items() if name != "SQL"}
     for number, row in enumerate(rows):
         if row.get("question_id") is None:

@@ -1,0 +1,1 @@
+"""What is shared on the model hub, and the cards of it."""
