@@ -97,7 +97,7 @@ async def first_attempts(work: WorkList, generator: Generator, executor: Executo
 
     from tqdm.asyncio import tqdm
 
-    groups = await tqdm.gather(*map(of, work.questions), desc="first attempts", unit="question", mininterval=1)
+    groups = await tqdm.gather(*map(of, work.questions), desc="first attempts", unit="question")
     return [node for group in groups for node in group]
 
 
@@ -251,7 +251,7 @@ async def measure(args: argparse.Namespace) -> None:
             found = {}
             for draw, way in enumerate((SAMPLES, *args.revisions), start=1):
                 requests = [revise(node, node.messages(way), draw, generator, executor) for node in nodes]
-                found[way] = await tqdm.gather(*requests, desc=way, unit="query", mininterval=1)
+                found[way] = await tqdm.gather(*requests, desc=way, unit="query")
         finally:
             generator.close()
     print("\n".join(tables(nodes, found)))
