@@ -241,6 +241,8 @@ def write_html(settings: VerifySettings, sources: set[str], verification: Verifi
     counts = write_viewer(settings.html, trees, findings, pairs, rewards, source=", ".join(settings.tree_files))
     rewarded = f", {counts.rewarded_nodes} rewards" if rewards is not None else ""
     print(f"viewer: {settings.html} ({counts.trees} trees, {counts.pairs} pairs{rewarded})")
+    if counts.example:
+        print(f"a wrong query and its right revision: {settings.html}{counts.example}")
 
 
 def main(words: list[str] | None = None) -> int:
