@@ -7,7 +7,7 @@ import numpy as np
 
 from common.drawing import COLOURS, GREY, label_ends, picture
 from eval.adapter_prompts import UNTRAINED
-from eval.best_of_n import CHOICES
+from eval.best_of_n import CHOICES, label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 POINTS = 3  # so many make a curve
 PAIRS_OF_A_POINT = 20  # with fewer, the accuracy of a bin or group is mostly chance
 ADAPTERS = len(COLOURS)  # drawn at most, the last ones
-REWARD = CHOICES[0]  # of the rules with rewards
+REWARD, VOTE = CHOICES[0], "executes_vote"  # the best rules with and without rewards
 LINES = {  # of choosing: rule -> colour
     "oracle": GREY,
     REWARD: COLOURS[1],
-    "executes_vote": COLOURS[0],
+    VOTE: COLOURS[0],
     "majority_vote": COLOURS[2],
     "random": COLOURS[3],
 }
@@ -83,12 +83,12 @@ def draw_choice(axis: "Axes", choice: dict) -> None:
         ends[f"{rule} {values[-1]:.2f}"] = (sizes[-1], values[-1], colour)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, sizes)
-    difference = choice["differences"][f"{REWARD} ({last}) minus executes_vote"][str(sizes[-1])]
+    difference = choice["differences"][f"{label(REWARD, last)} minus {VOTE}"][str(sizes[-1])]
     axis.set(
         xlabel=f"N (rewards of {short_name(last)})",
         ylabel="execution accuracy",
         title=f"Choosing one of N candidates, {choice['questions']} questions (shaded: 95 %)\n"
-        f"{REWARD} minus executes_vote at N = {sizes[-1]}: {signed(difference)}",
+        f"{REWARD} minus {VOTE} at N = {sizes[-1]}: {signed(difference)}",
     )
     label_ends(axis, ends)
 
