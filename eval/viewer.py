@@ -169,8 +169,9 @@ def _write_blocks(spool: IO[str], trees: Iterable[dict], notes: Annotations) -> 
 
 
 def _revised_right(tree: RevisionTree) -> str | None:
-    """The first new right query of a tree that revises a wrong one."""
-    new = [node for node in tree.nodes.values() if node.is_correct and not node.duplicate_of]
+    """The first new query of a tree that revises a wrong one and is right beyond doubt."""
+    sure = [node for node in tree.nodes.values() if node.is_correct and node.strict_match and not node.flags]
+    new = [node for node in sure if not node.duplicate_of]
     parents = ((node.node_id, tree.nodes.get(node.parent_id)) for node in new)
     return next((node_id for node_id, parent in parents if parent and not parent.is_correct), None)
 
