@@ -39,7 +39,7 @@ def left_out(report: dict) -> dict[str, str]:
     if report.get("pairs") and not any(map(calibration_points, drawn_adapters(report).values())):
         found["calibration"] = f"fewer than {POINTS} bins with {PAIRS_OF_A_POINT} pairs or more"
     if report.get("pairs") and not groups_of(drawn_adapters(report)):
-        found["accuracy"] = f"fewer than {PAIRS_OF_A_POINT} pairs"
+        found["accuracy"] = f"fewer than {PAIRS_OF_A_POINT} pairs, or all of one question"
     return {PANELS[name]: why for name, why in found.items()}
 
 
