@@ -39,7 +39,8 @@ from eval.candidates import (
     read_pools,
     warn_of_redraws,
 )
-from eval.evaluation_report import draw, markdown_page, terminal_lines
+from eval.evaluation_picture import draw
+from eval.evaluation_report import markdown_page, terminal_lines
 from eval.execution_accuracy import in_birds_format
 from eval.pair_report import Rewards, pair_report
 from reward.launch import stay_offline

@@ -46,6 +46,10 @@ python=$(find_python)
 echo "environment: installing into .venv with $("$python" --version), $kind packages (a few minutes; log: .venv/install.log)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 rm -f .venv/.installed
+# what pip is at, every ten seconds; a sleep that is left behind must not keep a reader of the output waiting
+touch .venv/install.log
+while sleep 10 >/dev/null 2>&1; do tail -n 1 .venv/install.log | cut -c -100; done &
+trap "kill $!" EXIT
 # `set -e` is off inside a condition, so the function runs as a script of its own
 export TORCH VLLM
 export -f install_cpu install_gpu

@@ -123,7 +123,7 @@ async def first_attempts(work: WorkList, generator: Generator, executor: Executo
 
     from tqdm.asyncio import tqdm
 
-    groups = await tqdm.gather(*map(of, work.questions), desc="first attempts", unit="question", mininterval=1)
+    groups = await tqdm.gather(*map(of, work.questions), desc="first attempts", unit="question")
     return [node for group in groups for node in group]
 
 
@@ -320,7 +320,7 @@ async def measure(args: argparse.Namespace) -> None:
             found = {}
             for draw, way in enumerate(ways_to_compare(args.revisions, reviser), start=1):
                 requests = [revise(node, way, draw, generator, executor) for node in nodes]
-                found[way.name] = await tqdm.gather(*requests, desc=way.name, unit="query", mininterval=1)
+                found[way.name] = await tqdm.gather(*requests, desc=way.name, unit="query")
         finally:
             generator.close()
     print("\n".join(tables(nodes, found)))

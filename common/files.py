@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from common.progress import bars_as_lines
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # why a file is not written to its end
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, with the names that it had before
 LFS_POINTERS = tuple(
@@ -25,14 +27,15 @@ class InputError(Exception):
 
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's main: InputError becomes one `error:` line and exit code 2, Ctrl-C exit code 130."""
-    try:
-        code = main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    with bars_as_lines():
+        try:
+            code = main()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = 130
     sys.stdout.flush()
     sys.exit(code)
 

@@ -134,7 +134,7 @@ def check_stored(settings: VerifySettings, verification: Verification) -> ToExec
     pairs, to_execute = stored_pairs(settings.pair_files), ToExecute()
     first: dict[int, str] = {}  # the tree of each question
     verification.counts["pairs"] = pairs.count
-    for stored in tqdm(settings.trees(), desc="checking trees", unit="tree", mininterval=1):
+    for stored in tqdm(settings.trees(), desc="checking trees", unit="tree"):
         checked = check_tree(stored.content)
         question_id, db_id = (stored.content.get(name) for name in ("question_id", "db_id"))
         verification.count_tree(checked.tree)
@@ -169,7 +169,7 @@ async def execute_again(settings: VerifySettings, to_execute: ToExecute, verific
     trees = (stored for stored in settings.trees() if stored.source in to_execute.sources)
     with (
         Executor(settings.sql.workers, settings.sql.timeout, perturbed=cache_folder("perturbed")) as executor,
-        tqdm(total=to_execute.nodes, desc="executing nodes", unit="node", mininterval=1) as bar,
+        tqdm(total=to_execute.nodes, desc="executing nodes", unit="node") as bar,
     ):
         with_instances = await prepare_instances(executor, settings.db_root, to_execute.flagged)
 
@@ -241,6 +241,8 @@ def write_html(settings: VerifySettings, sources: set[str], verification: Verifi
     counts = write_viewer(settings.html, trees, findings, pairs, rewards, source=", ".join(settings.tree_files))
     rewarded = f", {counts.rewarded_nodes} rewards" if rewards is not None else ""
     print(f"viewer: {settings.html} ({counts.trees} trees, {counts.pairs} pairs{rewarded})")
+    if counts.example:
+        print(f"a wrong query and its right revision: {settings.html}{counts.example}")
 
 
 def main(words: list[str] | None = None) -> int:

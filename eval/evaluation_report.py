@@ -1,18 +1,11 @@
-"""What an evaluation leaves: tables for the terminal and as Markdown, and curves as PNG."""
+"""What an evaluation leaves in words: tables for the terminal and as Markdown."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from common.files import replacing
 from common.tables import Rows, aligned, markdown
 from eval.best_of_n import FIRST, label
-from eval.pair_report import BINS, GROUPS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from eval.evaluation_picture import left_out, panel_rows
+from eval.pair_report import GROUPS
 
 TitledRows = tuple[str, Rows]
 PAIR_COLUMNS = ("pairs", "accuracy [95 %]", "AUC [95 %]", "mean margin", "ECE", "ties")
@@ -73,12 +66,18 @@ def main_tables(report: dict) -> Iterator[TitledRows]:
 
 
 def terminal_lines(report: dict) -> list[str]:
-    """The short tables."""
-    return [line for title, rows in main_tables(report) for line in ("", f"{title}:", *aligned(rows))]
+    """The short tables, and what the picture does not show."""
+    lines = [line for title, rows in main_tables(report) for line in ("", f"{title}:", *aligned(rows))]
+    return [*lines, *picture_lines(report)]
+
+
+def picture_lines(report: dict) -> list[str]:
+    """What is left out of the picture, and why."""
+    return [f"not in the picture: {name} ({why})" for name, why in left_out(report).items()]
 
 
 def markdown_page(report: dict, picture: str) -> str:
-    """The whole report as one page; `picture` is the file name of the curves."""
+    """The whole report as one page; `picture` is the file name of the curves, if there are any to draw."""
     manifest = report["manifest"]
     tables = list(main_tables(report))
     if pairs := report.get("pairs"):
@@ -86,72 +85,5 @@ def markdown_page(report: dict, picture: str) -> str:
     lines = ["# Evaluation", "", f"`{' '.join(manifest['command'])}`, {manifest['started']}", ""]
     for title, rows in tables:
         lines += [f"## {title}", "", *markdown(rows), ""]
-    return "\n".join([*lines, f"![curves]({picture})", ""])
-
-
-# --- curves -----------------------------------------------------------------------------------------------------------
-
-
-def draw(report: dict, path: Path) -> None:
-    """PNG: of pairs, accuracy by distance gap, margins and calibration; of candidates, EX over N."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    drawings = []
-    if pairs := report.get("pairs"):
-        drawings += [(one, pairs["adapters"]) for one in (_draw_gaps, _draw_margins, _draw_calibration)]
-    if choice := report.get("choice"):
-        drawings.append((_draw_choice, choice))
-    size = (5 * len(drawings), 4.2)
-    figure, axes = pyplot.subplots(1, len(drawings), figsize=size, layout="constrained", squeeze=False)
-    for axis, (draw_on, content) in zip(axes[0], drawings, strict=True):
-        draw_on(axis, content)
-        axis.legend(fontsize="x-small")
-    with replacing(path, binary=True) as file:
-        figure.savefig(file, dpi=120, format="png")
-    pyplot.close(figure)
-
-
-def _draw_gaps(axis: "Axes", adapters: dict) -> None:
-    width = 0.8 / len(adapters)
-    for number, (name, report) in enumerate(adapters.items()):
-        groups = report["by_distance_gap"]
-        at = np.arange(len(groups)) + width * (number + 0.5) - 0.4
-        # a bound of None becomes NaN, which draws none
-        figures = [[group["accuracy"][end] for group in groups.values()] for end in ("value", "low", "high")]
-        heights, *bounds = np.array(figures, dtype=float)
-        axis.bar(at, heights, width, yerr=np.abs(bounds - heights), capsize=2, label=name)
-        axis.set_xticks(range(len(groups)), [f"{gap}\n({group['pairs']})" for gap, group in groups.items()])
-    axis.axhline(0.5, color="grey", linewidth=0.8)
-    axis.set(xlabel="distance gap (pairs)", ylabel="pairwise accuracy", ylim=(0, 1))
-
-
-def _draw_margins(axis: "Axes", adapters: dict) -> None:
-    for name, report in adapters.items():
-        axis.hist(report["margins"], bins=40, histtype="step", label=name)
-    axis.axvline(0, color="grey", linewidth=0.8)
-    axis.set(xlabel="chosen minus rejected reward", ylabel="pairs")
-
-
-def _draw_calibration(axis: "Axes", adapters: dict) -> None:
-    axis.plot((0.5, 1), (0.5, 1), color="grey", linewidth=0.8)
-    for name, report in adapters.items():
-        points = [(part["confidence"], part["accuracy"]) for part in report["calibration"]]
-        axis.plot(*zip(*points, strict=True), "o-", label=name)
-    axis.set(xlabel=f"confidence, {BINS} bins", ylabel="pairwise accuracy")
-
-
-def _draw_choice(axis: "Axes", choice: dict) -> None:
-    from matplotlib import colormaps
-
-    axis.set_prop_cycle(color=colormaps["tab20"].colors)  # there are more rules than the usual ten colours
-    for way in choice["ways"]:
-        values = [figure["value"] for figure in way["ex"].values()]
-        marks = "o-" if way["adapter"] else "o--"
-        axis.plot(choice["sizes"], values, marks, label=label(way["choose"], way["adapter"]))
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(choice["sizes"], choice["sizes"])
-    axis.set(xlabel="candidates N", ylabel=f"execution accuracy, {choice['questions']} questions")
-    axis.grid(alpha=0.3)
+    lines += [f"![curves]({picture})", ""] * bool(panel_rows(report))
+    return "\n".join([*lines, *picture_lines(report), ""])

@@ -8,6 +8,7 @@ data stands in the page as HTML, and a content security policy lets only the pag
 import base64
 import hashlib
 import json
+import math
 import os
 import tempfile
 import zlib
@@ -16,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from common.files import InputError, read_json, replacing
 from common.preference import PreferencePair
@@ -31,12 +33,16 @@ Key = tuple[str, str]  # database and id of a question
 
 @dataclass(frozen=True)
 class PageCounts:
-    """What a page holds: trees, pairs of its trees, pairs that are of other trees, and nodes with a reward."""
+    """What a page holds: trees, pairs of its trees, pairs that are of other trees, and nodes with a reward.
+
+    `example` is the link, behind the page's name, to the smallest tree in which a revision came right ("" for none).
+    """
 
     trees: int
     pairs: int
     foreign_pairs: int
     rewarded_nodes: int
+    example: str
 
 
 def write_viewer(
@@ -59,7 +65,7 @@ def write_viewer(
     notes = Annotations(findings, pairs, rewards or ())
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
     with replacing(path) as file, tempfile.TemporaryFile("w+", encoding="ascii") as spool:
-        index = _write_blocks(spool, trees, notes)
+        index, example = _write_blocks(spool, trees, notes)
         spool.seek(0)
         stream = environment.get_template("page.html").generate(
             source=source.encode("utf-8", "backslashreplace").decode(),  # a file's name can be any bytes
@@ -72,7 +78,7 @@ def write_viewer(
         for part in stream:
             file.write(part)
     pair_count = sum(row["pairs"] for row in index)
-    return PageCounts(len(index), pair_count, notes.pair_count - pair_count, notes.rewarded_nodes)
+    return PageCounts(len(index), pair_count, notes.pair_count - pair_count, notes.rewarded_nodes, example)
 
 
 # --- what is known about the trees from elsewhere ---------------------------------------------------------------------
@@ -142,21 +148,38 @@ def _is_of(pair: dict, queries: int, tree: RevisionTree) -> bool:
 # --- index and blocks -------------------------------------------------------------------------------------------------
 
 
-def _write_blocks(spool: IO[str], trees: Iterable[dict], notes: Annotations) -> list[dict]:
-    """Write the trees as one line per block; returns the index, a row per tree."""
+def _write_blocks(spool: IO[str], trees: Iterable[dict], notes: Annotations) -> tuple[list[dict], str]:
+    """Write the trees as one line per block; returns the index, a row per tree, and the example (see PageCounts)."""
     index: list[dict] = []
+    smallest, example = math.inf, ""
     block: list[tuple[dict, str]] = []
     for stored in trees:
         tree = tree_from_json(stored)
         opened = _opened_tree(tree) | notes.of(tree)
         index.append(_index_row(tree, opened))
         block.append((opened, tree.prompt))
+        if len(tree.nodes) < smallest and (node := _revised_right(tree)):
+            smallest, example = len(tree.nodes), _link_to(tree, node)
         if len(block) == BLOCK:
             spool.write(_packed_block(block) + "\n")
             block = []
     if block:
         spool.write(_packed_block(block) + "\n")
-    return index
+    return index, example
+
+
+def _revised_right(tree: RevisionTree) -> str | None:
+    """The first new query of a tree that revises a wrong one and is right beyond doubt."""
+    sure = [node for node in tree.nodes.values() if node.is_correct and node.strict_match and not node.flags]
+    new = [node for node in sure if not node.duplicate_of]
+    parents = ((node.node_id, tree.nodes.get(node.parent_id)) for node in new)
+    return next((node_id for node_id, parent in parents if parent and not parent.is_correct), None)
+
+
+def _link_to(tree: RevisionTree, node: str) -> str:
+    """What opens the page at a node, as `linkTo` in its script has it."""
+    parts = (tree.question.db_id, tree.question.question_id, node)
+    return "#tree=" + "/".join(quote(str(part), safe="!~*'()", errors="replace") for part in parts)
 
 
 def _opened_tree(tree: RevisionTree) -> dict:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.drawing import COLOURS, GREY, label_ends, picture
 from common.files import replacing, write_json
 from common.manifest import Manifest
 from common.preference import PreferencePair
@@ -73,7 +74,7 @@ def write_results(
 
     `metrics` and `differences` (of rewards, chosen minus rejected, of the validation pairs) are of the saved model.
     """
-    draw_curves(history, REWARD_CURVES, output / "training_curve.png", differences)
+    draw_curves(history, REWARD_CURVES, output / "training_curve.png")
     write_card(output, settings, manifest.content["inputs"]["data"], metrics)
     write_metrics(output, manifest, history, metrics, validation_warnings(differences, metrics, history))
 
@@ -167,40 +168,29 @@ def worse_than_before(validation_loss: float, history: Sequence[dict]) -> list[s
 # --- curves and card ------------------------------------------------------------------------------------------------
 
 
-def draw_curves(
-    history: Sequence[dict], curves: Sequence[Curve], path: Path, differences: Sequence[float] = ()
-) -> None:
-    """PNG: curves over the steps, and the validation pairs' reward differences if there are any."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    panels = len(curves) + bool(differences)
-    figure, axes = pyplot.subplots(1, panels, figsize=(5 * panels, 4), layout="constrained")
-    for axis, curve in zip(axes, curves, strict=False):
-        _draw_curve(axis, history, curve)
-    if differences:
-        axes[-1].hist(differences, bins=40)
-        axes[-1].axvline(0, color="grey", linewidth=0.8)
-        axes[-1].set(xlabel="chosen minus rejected reward", ylabel="validation pairs")
-    with replacing(path, binary=True) as file:
-        figure.savefig(file, dpi=120, format="png")
-    pyplot.close(figure)
+def draw_curves(history: Sequence[dict], curves: tuple[Curve, Curve], path: Path) -> None:
+    """PNG: two curves over the steps."""
+    with picture(path, [[curve.key for curve in curves]]) as axes:
+        for curve in curves:
+            _draw_curve(axes[curve.key], history, curve)
 
 
 def _draw_curve(axis: "Axes", history: Sequence[dict], curve: Curve) -> None:
     """Training and validation over the steps, and what chance gives."""
-    for prefix, style, name in (("", "-", "training"), ("eval_", "o--", "validation")):
+    ends = {}
+    for prefix, marks, name, colour in (("", "-", "training", COLOURS[0]), ("eval_", "o-", "validation", COLOURS[1])):
         key = prefix + curve.key
         points = [(entry["step"], entry[key]) for entry in history if key in entry]
         if points:
-            axis.plot(*zip(*points, strict=True), style, label=name)
+            axis.plot(*zip(*points, strict=True), marks, color=colour, markersize=4)
+            ends[name] = (*points[-1], colour)
     if curve.chance is not None:
-        axis.axhline(curve.chance, color="grey", linewidth=0.8, label="chance")
-    axis.set(xlabel="step", ylabel=curve.label)
-    axis.grid(alpha=0.3)
-    axis.legend()
+        steps = history[0]["step"], history[-1]["step"]
+        axis.plot(steps, (curve.chance, curve.chance), color=GREY, linewidth=0.8)
+        ends["chance"] = (steps[1], curve.chance, GREY)
+    axis.set(xlabel="step", title=curve.label)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    label_ends(axis, ends)
 
 
 def write_card(folder: Path, settings: TrainingSettings, data: dict, metrics: dict) -> None:

@@ -51,7 +51,7 @@ def main(words: list[str] | None = None) -> None:
     shard = shard_of_trees(settings.tree_file)
     named = pair_file(settings.output_dir, settings.pairs.strategy, shard.shard_id)
     path = Path(settings.output) if settings.output else named
-    trees = tqdm(read_trees(settings.tree_file), desc="trees", unit="tree", mininterval=1)
+    trees = tqdm(read_trees(settings.tree_file), desc="trees", unit="tree")
     manifest = write_pairs(path, trees, settings.pairs, shard)
     print(counts_line(path, manifest))
 

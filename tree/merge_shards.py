@@ -160,7 +160,7 @@ def pairs_of(shards: Sequence[ShardFile], title: str) -> Iterator[tuple[Path, in
     """(file, number of the row in it, pair) of every pair of the shards, with a progress bar."""
     from tqdm import tqdm
 
-    with tqdm(total=sum(shard.manifest.pairs for shard in shards), desc=title, unit="pair", mininterval=1) as bar:
+    with tqdm(total=sum(shard.manifest.pairs for shard in shards), desc=title, unit="pair") as bar:
         for shard in shards:
             for number, pair in enumerate(iterate_pairs(shard.path, OWN_COLUMNS)):
                 yield shard.path, number, pair

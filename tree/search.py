@@ -117,7 +117,7 @@ async def search_all(
     # twice what the engine needs, because searches wait for SQL and rewards too
     in_flight = settings.search.beam * settings.search.sample_num
     at_once = max(8, 2 * sequences_at_once(settings.engine.max_num_seqs) // in_flight)
-    with tqdm(total=len(log.unfinished(work.questions)), desc="searches", unit="question", mininterval=1) as bar:
+    with tqdm(total=len(log.unfinished(work.questions)), desc="searches", unit="question") as bar:
         searcher = Searcher(work, settings, generator, executor, rewards, bar)
         await run_questions(work.questions, searcher.candidates_of, log, at_once)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from common.preference import PreferencePair, user_prompt
-from eval.evaluation_report import draw, markdown_page
+from eval.evaluation_report import markdown_page
 from eval.intervals import unseen
 from eval.pair_report import auc, calibration_error, pair_report
 from reward.metrics import wins
@@ -48,15 +48,13 @@ def test_figures_of_a_few_pairs():
     assert report["differences"] == {"other minus one": pytest.approx(expected, abs=1e-6)}
 
 
-def test_one_question_is_reported_without_intervals(tmp_path):
+def test_one_question_is_reported_without_intervals():
     pairs = [pair(0), pair(0, chosen="SELECT 5", rejected="SELECT 55", rejected_dist=2)]
     report = pair_report(pairs, {"a": rewards(pairs, [1, 0], [0, 0])})
     for figure in ("accuracy", "auc", "mean_margin", "calibration_error"):
         assert report["adapters"]["a"][figure]["low"] is report["adapters"]["a"][figure]["high"] is None
     whole = {"manifest": {"command": ["evaluate.py"], "started": "now"}, "pairs": report}
     assert "0.750 [too few]" in markdown_page(whole, "report.png")
-    draw(whole, tmp_path / "report.png")
-    assert (tmp_path / "report.png").stat().st_size
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5), st.integers(1, 3)), min_size=1, max_size=20))

@@ -10,8 +10,9 @@ import pytest
 
 from common.files import InputError
 from eval.viewer import BLOCK, PAGE, SCRIPTS, read_rewards, write_viewer
-from tests.viewer_trees import FINDINGS, HOSTILE, PAIRS, REWARDS, TREES, hostile_tree, pair
+from tests.viewer_trees import FINDINGS, HOSTILE, PAIRS, REWARDS, TREES, add, hostile_tree, pair
 from tree.sql.results import FLAGS, OUTCOMES
+from tree.tree_node import INITIAL, Question, RevisionTree, tree_to_json
 
 # --- what is written --------------------------------------------------------------------------------------------------
 
@@ -29,7 +30,8 @@ def test_the_page_holds_everything_and_names_what_is_foreign(tmp_path):
         replace(PAIRS[0], db_id="elsewhere"),
     ]
     counts = write_viewer(path, iter(TREES), iter(FINDINGS), iter(PAIRS + foreign), iter(REWARDS), "trees.json")
-    assert vars(counts) == {"trees": 150, "pairs": 2, "foreign_pairs": 3, "rewarded_nodes": 2}
+    figures = {"trees": 150, "pairs": 2, "foreign_pairs": 3, "rewarded_nodes": 2}
+    assert vars(counts) == figures | {"example": ""}  # what is revised right in them is not strictly so
     page = path.read_text(encoding="utf-8")
     assert page.count('id="block-') == -(-150 // BLOCK)
     index = unpacked(page, "index")
@@ -51,6 +53,25 @@ def test_hostile_text_stands_nowhere_as_html(tmp_path):
     page = path.read_text(encoding="utf-8")
     assert "<script>window" not in page and "onerror" not in page
     assert page.count("<script") == page.count("</script>") == 3  # index, the page's own, one block
+
+
+def revised(number: int, db_id: str, *attempts: bool, **more) -> dict:
+    """A tree with these first attempts, right or wrong, the first of which is revised into a right query."""
+    tree = RevisionTree(Question(number, db_id, "?", "", "SELECT 1", ""), "task")
+    for place, correct in enumerate(attempts):
+        add(tree, INITIAL, f"SELECT {place}", correct=correct)
+    add(tree, "node_1_0", "SELECT 'new'", correct=True, **more)
+    return tree_to_json(tree)
+
+
+def test_the_example_is_the_smallest_tree_with_a_new_right_revision_of_a_wrong_query(tmp_path):
+    of_right = revised(1, "db", True)
+    repeats = revised(2, "db", False, duplicate_of="node_1_0")
+    in_doubt = [revised(6, "db", False, strict_match=False), revised(7, "db", False, flags=["fragile"])]
+    larger = revised(3, "db", False, False)
+    trees = [of_right, repeats, *in_doubt, larger, revised(4, "a/b c's", False), revised(5, "db", False)]
+    for shown, link in ((trees[:4], ""), (trees[:5], "#tree=db/3/node_2_0"), (trees, "#tree=a%2Fb%20c's/4/node_2_0")):
+        assert write_viewer(tmp_path / "report.html", shown, []).example == link
 
 
 def test_old_files_are_read(tmp_path):

@@ -89,7 +89,7 @@ class Driver:
         from tqdm import tqdm
 
         self.run, self.done, self.given_up = run, set(), set()
-        self.bar = tqdm(total=sum(sizes), desc="trees", unit="tree", mininterval=1)
+        self.bar = tqdm(total=sum(sizes), desc="trees", unit="tree")
         self._ray, self._sizes, self._retries = ray, sizes, retries
         self._tries: Counter[int] = Counter()
         self._running: dict = {}  # task -> shard

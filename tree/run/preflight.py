@@ -97,7 +97,7 @@ def fit_prompts(work: WorkList, encode: Encode) -> dict[int, int]:
     longest = work.settings.max_prompt_tokens
     lengths: dict[int, int] = {}
     too_long: dict[int, str] = {}
-    for question in tqdm(work.questions, desc="prompts", unit="prompt", mininterval=1):
+    for question in tqdm(work.questions, desc="prompts", unit="prompt"):
         number = question.question_id
         shortening, tried = _fitted(work, question, encode, longest)
         if shortening:

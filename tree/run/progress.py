@@ -57,7 +57,7 @@ class Progress:
         for tree in grown:
             self._count(tree)
         self.start = time.perf_counter()
-        self._bar = tqdm(total=total, initial=self.counts["trees"], desc="trees", unit="tree", mininterval=1)
+        self._bar = tqdm(total=total, initial=self.counts["trees"], desc="trees", unit="tree")
 
     def _count(self, tree: RevisionTree) -> None:
         nodes = tree.nodes.values()
