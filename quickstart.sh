@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
 # The whole pipeline on a fresh machine, small:  bash quickstart.sh
 # Environment, bundled demo data, a 0.5B model, then steps 2 to 7 of the README with the README's own scripts; the reward
-# model is trained on five of the demo's databases and judged on the other four, so there is nothing to split in step 4.2.
-# About ten minutes on two CPU cores after the downloads; everything is written to output/quickstart. A second run goes
-# on where the first one stopped, or begins anew with other settings.
+# model is trained on five of the demo's databases and judged on the other four. About ten minutes on two CPU cores after
+# the downloads; everything is written to output/quickstart. A second run goes on where the first one stopped, or begins
+# anew with other settings.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # --------------------------------------------------------------------------------------------------
-LIMIT=${LIMIT:-45}           # questions to train on (0 = all of five databases)
-TEST_LIMIT=${TEST_LIMIT:-0}  # questions to choose for (0 = all of the other four databases)
+LIMIT=${LIMIT:-117}          # questions, as many of each database (0 = all of the demo)
 MAX_DEPTH=${MAX_DEPTH:-2}    # levels of a tree
 NUM_ROOTS=${NUM_ROOTS:-8}    # first attempts at a question
 SAMPLE_NUM=${SAMPLE_NUM:-2}  # revisions of each wrong query
@@ -19,7 +18,7 @@ MAX_STEPS=${MAX_STEPS:-16}   # optimiser steps of 4 questions
 MODEL=Qwen2.5-Coder-0.5B-Instruct
 DATA=data/demo/train.json
 DB_ROOT=data/demo/train_databases
-TEST_DBS="observatory orchard rail_network village_clinic"
+TEST_DBS=observatory,orchard,rail_network,village_clinic
 RUN=output/quickstart
 ADAPTER=$RUN/qwen-reward-model-sql-train
 LOGS=output/logs/quickstart
@@ -42,7 +41,7 @@ stage() { # title, command...
 # Results of other settings, or of other data, are moved aside, whether finished or not.
 begin_or_go_on() {
     local settings
-    settings="$LIMIT $TEST_LIMIT $MAX_DEPTH $NUM_ROOTS $SAMPLE_NUM $MAX_STEPS $(cksum <data/demo/.built)"
+    settings="$LIMIT $MAX_DEPTH $NUM_ROOTS $SAMPLE_NUM $MAX_STEPS $(cksum <data/demo/.built)"
     if [ -d $RUN ] && [ "$(cat $RUN/settings 2>/dev/null)" != "$settings" ]; then
         local aside
         aside=$RUN-$(date +%Y%m%d_%H%M%S)
@@ -53,18 +52,21 @@ begin_or_go_on() {
     echo "$settings" >$RUN/settings
 }
 
-# The questions of the test databases into one file, all others into another.
-split_questions() { # questions, folder to write to, databases
+# Merging writes into the folder where it is called.
+merge() {
+    (cd $RUN && PYTHONPATH=$OLDPWD python -m tree.merge_shards --output_dir . --test_dbs $TEST_DBS)
+}
+
+# Trees of the test databases, whose first attempts the reward model has not seen.
+keep_test_trees() { # trees, file to write, databases
     python - "$@" <<'END'
 import json
 import sys
 
-path, folder, *test_dbs = sys.argv[1:]
-rows = json.load(open(path, encoding="utf-8"))
-for name in ("train", "test"):
-    part = [row for row in rows if (row["db_id"] in test_dbs) == (name == "test")]
-    json.dump(part, open(f"{folder}/{name}.json", "w", encoding="utf-8"))
-    print(f"{folder}/{name}.json: {len(part)} questions of {len({row['db_id'] for row in part})} databases")
+trees, kept, databases = sys.argv[1:]
+found = [tree for tree in json.load(open(trees, encoding="utf-8")) if tree["db_id"] in databases.split(",")]
+json.dump(found, open(kept, "w", encoding="utf-8"))
+print(f"{len(found)} trees of the test databases in {kept}")
 END
 }
 
@@ -78,7 +80,6 @@ picture_of() { # page, file to write
 
 # one GPU is enough, if the caller shows any
 GPUS=$([[ ${CUDA_VISIBLE_DEVICES-all} =~ ^(|-1.*)$ ]] && echo 0 || nvidia-smi -L 2>/dev/null | grep -c -m 1 '^GPU' || true)
-grow=(env MODEL_PATH=$MODEL DB_ROOT=$DB_ROOT NUM_GPUS="$GPUS" NUM_ROOTS="$NUM_ROOTS" SAMPLE_NUM="$SAMPLE_NUM")
 
 started=$SECONDS
 stage "environment" bash setup_env.sh
@@ -87,29 +88,26 @@ stage "demo data" python data/build_demo.py
 stage "model" bash download_model.sh --small
 stage "step 2, question ids" python add_question_id.py --file $DATA
 begin_or_go_on
-# shellcheck disable=SC2086
-stage "questions to train and to test on" split_questions $DATA $RUN $TEST_DBS
-stage "step 4.1, revision trees to train on" "${grow[@]}" DATA_PATH=$RUN/train.json OUTPUT_DIR=$RUN/train \
-    MAX_DEPTH="$MAX_DEPTH" bash tree/run_parallel.sh --limit "$LIMIT"
-stage "first attempts to choose from" "${grow[@]}" DATA_PATH=$RUN/test.json OUTPUT_DIR=$RUN/test \
-    MAX_DEPTH=1 bash tree/run_parallel.sh --limit "$TEST_LIMIT" --redraws 0
-train_trees=$(echo $RUN/train/tree_dataset/part0/*/all_trees.json)
-test_trees=$(echo $RUN/test/tree_dataset/part0/*/all_trees.json)
-train_pairs=$RUN/train/final_data_emerge_shard_0.json
-test_pairs=$RUN/test/final_data_emerge_shard_0.json
+stage "step 4.1, revision trees" env MODEL_PATH=$MODEL DATA_PATH=$DATA DB_ROOT=$DB_ROOT OUTPUT_DIR=$RUN NUM_GPUS="$GPUS" \
+    MAX_DEPTH="$MAX_DEPTH" NUM_ROOTS="$NUM_ROOTS" SAMPLE_NUM="$SAMPLE_NUM" bash tree/run_parallel.sh --limit "$LIMIT"
+stage "step 4.2, merge" merge
+trees=$(echo $RUN/tree_dataset/part0/*/all_trees.json)
+train_pairs=$RUN/final_data_train.json
+test_pairs=$RUN/final_data_test.json
 stage "step 5, train" python train.py --model_id $MODEL --data_path $train_pairs --output_dir $ADAPTER \
     --max_steps "$MAX_STEPS" --validation_fraction 0 --batch_size 4 --gradient_accumulation 1 --learning_rate 2e-4 \
     --lora_dropout 0 --gradient_checkpointing false --logging_steps 1
+stage "trees of the test databases" keep_test_trees "$trees" $RUN/test_trees.json $TEST_DBS
 stage "step 6, evaluate" python evaluate.py --base_model $MODEL --adapters none $ADAPTER --test_data $test_pairs \
-    --candidates "$test_trees" --db_root $DB_ROOT --batch_size 16 --output_file $RUN/evaluation_report.json
-stage "step 7, verify" python -m eval --tree_file "$train_trees" "$test_trees" --db_root $DB_ROOT \
+    --candidates $RUN/test_trees.json --db_root $DB_ROOT --batch_size 16 --output_file $RUN/evaluation_report.json
+stage "step 7, verify" python -m eval --tree_file "$trees" --db_root $DB_ROOT \
     --pairs $train_pairs $test_pairs --scores $RUN/evaluation_report.json --html $RUN/trees.html \
     --output $RUN/verification_report.json
 if command -v chromium >/dev/null; then
     tree=$(grep -o '#tree=.*' "$LOGS/$number.log" || true)
     stage "picture of the viewer" picture_of "$RUN/trees.html$tree" $RUN/trees.png
 fi
-stage "summary" python -m eval.summary --tree_file "$train_trees" --train_data $train_pairs --test_data $test_pairs \
+stage "summary" python -m eval.summary --tree_file "$trees" --train_data $train_pairs --test_data $test_pairs \
     --adapter $ADAPTER --evaluation $RUN/evaluation_report.json --verification $RUN/verification_report.json
 
 next="MODEL_PATH=$MODEL bash tree/run_parallel.sh --limit 100"

@@ -17,7 +17,7 @@ COPIED = (
     *("quickstart.sh", "download_model.sh"),
 )
 SETTINGS = {
-    **{"LIMIT": "10", "TEST_LIMIT": "8", "MAX_DEPTH": "2", "NUM_ROOTS": "4", "SAMPLE_NUM": "2", "MAX_STEPS": "1"},
+    **{"LIMIT": "18", "MAX_DEPTH": "2", "NUM_ROOTS": "4", "SAMPLE_NUM": "2", "MAX_STEPS": "1"},
     **{"TEMPERATURE": "1.0", "CUDA_VISIBLE_DEVICES": ""},
 }
 
@@ -54,33 +54,26 @@ def test_the_quickstart_with_the_real_model(project):
     printed = step("quickstart.sh", cwd=project, RESQLVER_CACHE=str(project / "cache"), **SETTINGS)
     folder = project / "output" / "quickstart"
 
-    # --- step 4.1 ---
-    (train_file,) = (folder / "train").glob("tree_dataset/part0/*/all_trees.json")
-    (test_file,) = (folder / "test").glob("tree_dataset/part0/*/all_trees.json")
-    trees, attempts = read(train_file), read(test_file)
-    databases = [{tree["db_id"] for tree in grown} for grown in (trees, attempts)]
-    assert [len(trees), len(attempts)] == [10, 8] and list(map(len, databases)) == [5, 4]
-    assert not databases[0] & databases[1]
+    # --- steps 4.1 and 4.2 ---
+    (tree_file,) = folder.glob("tree_dataset/part0/*/all_trees.json")
+    trees = read(tree_file)
+    assert len(trees) == 18 and len({tree["db_id"] for tree in trees}) == 9
     revised = [node for tree in trees for node in tree["nodes"].values() if node["children_num"]]
     assert revised and all(node["children_num"] == 2 for node in revised)
-    assert all(len(tree["nodes"]) == 4 for tree in attempts)
+    train, test = (read(folder / f"final_data_{name}.json") for name in ("train", "test"))
+    databases = [{pair["db_id"] for pair in pairs} for pairs in (train, test)]
+    assert all(databases) and not databases[0] & databases[1]
 
     # --- steps 5 to 7, and the summary is what the files say ---
-    train, test = (read(folder / name / "final_data_emerge_shard_0.json") for name in ("train", "test"))
     evaluation = read(folder / "evaluation_report.json")
     report = evaluation["pairs"]["adapters"]["output/quickstart/qwen-reward-model-sql-train"]
     good = sum(tree["tree_status"] == "good" for tree in trees)
-    assert train and test and report["pairs"] == len(test) and evaluation["choice"]["questions"] == 8
+    assert report["pairs"] == len(test) and evaluation["choice"]["questions"] == 8
     assert read(folder / "verification_report.json")["summary"]["errors"] == 0
     summary = printed.split(". summary\n")[1]
-    assert f"{good} of 10 questions" in summary and "EX of one of 4" in summary
+    assert f"{good} of 18 questions" in summary and "EX of one of 4" in summary
     assert f"{report['accuracy']['value']:.3f} [" in summary and f"of {len(test)} pairs" in summary
     assert (folder / "trees.html").is_file() and (folder / "evaluation_report.md").is_file()
-
-    # --- step 4.2 ---
-    step("-m", "tree.merge_shards", "--output_dir", folder / "train", "--test_fraction", "0.3", cwd=project)
-    split = [read(project / f"final_data_{name}.json") for name in ("train", "test")]
-    assert all(split) and sum(map(len, split)) == len(train)
 
     # --- a question of one's own ---
     database = "data/demo/train_databases/film_festival/film_festival.sqlite"
