@@ -56,7 +56,7 @@ MODEL_ID = "Qwen2.5-Coder-3B-Instruct"  # folder of the generator that grew the 
 TREE_FILES = "output/tree_dataset/part*/*/all_trees.json"  # with commas; * means the newest run of each part
 # data
 REVISION = "query"  # what a request shows of the wrong query: facts, query or chat (docs/trees.md)
-MAX_PER_QUESTION = 8  # wrong queries of a question at most, those that are worth most (0 = no bound)
+MAX_PER_QUESTION = 4  # wrong queries of a question at most, those that are worth most (0 = no bound)
 VALIDATION_FRACTION = 0.1  # share of the questions held out for validation, by whole databases if possible (0 = none)
 MAX_LENGTH = 4096  # longest request + reply in tokens; longer ones are dropped and counted
 TOKEN_BUDGET = 8192  # tokens of one packed sequence; batches with more are split, repeating what is shared
@@ -67,7 +67,7 @@ LORA_ALPHA = 32  # scale, usually 2 x rank
 LORA_DROPOUT = 0.05  # dropout on LoRA's input (0 = off)
 LORA_TARGETS = "all-linear"  # modules that get LoRA: all-linear, or names separated by commas
 # optimisation
-LEARNING_RATE = 1e-4  # peak
+LEARNING_RATE = 2e-4  # peak
 EPOCHS = 1.0  # passes over the examples
 MAX_STEPS = -1  # stop after so many optimiser steps (-1 = by EPOCHS)
 BATCH_SIZE = 8  # examples per device and forward pass, of one database if possible
