@@ -68,7 +68,7 @@ def test_the_quickstart_with_the_real_model(project):
     evaluation = read(folder / "evaluation_report.json")
     report = evaluation["pairs"]["adapters"]["output/quickstart/qwen-reward-model-sql-train"]
     good = sum(tree["tree_status"] == "good" for tree in trees)
-    assert report["pairs"] == len(test) and evaluation["choice"]["questions"] == 8
+    assert report["pairs"] == len(test) and evaluation["choice"]["questions"] == 10
     assert read(folder / "verification_report.json")["summary"]["errors"] == 0
     summary = printed.split(". summary\n")[1]
     assert f"{good} of 18 questions" in summary and "EX of one of 4" in summary
