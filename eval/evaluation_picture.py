@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 3  # so many make a curve
-PAIRS_OF_A_POINT = 20  # with fewer, the accuracy of a bin or group is mostly chance
+PAIRS_OF_A_GROUP = 20  # with fewer, its accuracy is mostly chance
+PAIRS_OF_A_BIN = 100  # they are of few questions, which go wrong together; without intervals nobody would see it
 ADAPTERS = len(COLOURS)  # drawn at most, the last ones
 REWARD, VOTE = CHOICES[0], "executes_vote"  # the best rules with and without rewards
 LINES = {  # of choosing: rule -> colour
@@ -23,7 +24,6 @@ LINES = {  # of choosing: rule -> colour
     "majority_vote": COLOURS[2],
     "random": COLOURS[3],
 }
-SHADED = (REWARD, "random")  # intervals of rules that choose nearly the same lie upon each other
 PANELS = {
     "choice": "execution accuracy over N",
     "accuracy": "pairwise accuracy by distance gap",
@@ -37,9 +37,9 @@ def left_out(report: dict) -> dict[str, str]:
     if (choice := report.get("choice")) and len(choice["sizes"]) < POINTS:
         found["choice"] = f"fewer than {POINTS} numbers of candidates"
     if report.get("pairs") and not any(map(calibration_points, drawn_adapters(report).values())):
-        found["calibration"] = f"fewer than {POINTS} bins with {PAIRS_OF_A_POINT} pairs or more"
+        found["calibration"] = f"fewer than {POINTS} bins with {PAIRS_OF_A_BIN} pairs or more"
     if report.get("pairs") and not groups_of(drawn_adapters(report)):
-        found["accuracy"] = f"fewer than {PAIRS_OF_A_POINT} pairs, or all of one question"
+        found["accuracy"] = f"fewer than {PAIRS_OF_A_GROUP} pairs, or all of one question"
     return {PANELS[name]: why for name, why in found.items()}
 
 
@@ -70,7 +70,7 @@ def draw(report: dict, path: Path) -> None:
 
 
 def draw_choice(axis: "Axes", choice: dict) -> None:
-    """EX of LINES over N, of rewards those of the last adapter, with the intervals of SHADED."""
+    """EX of LINES over N, of rewards those of the last adapter; the interval of REWARD alone, which others lie upon."""
     last = choice["ways"][-1]["adapter"]
     ways = {way["choose"]: list(way["ex"].values()) for way in choice["ways"] if way["adapter"] in ("", last)}
     sizes = choice["sizes"]
@@ -78,7 +78,7 @@ def draw_choice(axis: "Axes", choice: dict) -> None:
     for rule, colour in LINES.items():
         values, lows, highs = ([figure[end] for figure in ways[rule]] for end in ("value", "low", "high"))
         axis.plot(sizes, values, "o-", color=colour, markersize=4)
-        if rule in SHADED and None not in lows:
+        if rule == REWARD and None not in lows:
             axis.fill_between(sizes, lows, highs, color=colour, alpha=0.15, linewidth=0)
         ends[f"{rule} {values[-1]:.2f}"] = (sizes[-1], values[-1], colour)
     axis.set_xscale("log", base=2)
@@ -87,7 +87,7 @@ def draw_choice(axis: "Axes", choice: dict) -> None:
     axis.set(
         xlabel=f"N (rewards of {short_name(last)})",
         ylabel="execution accuracy",
-        title=f"Choosing one of N candidates, {choice['questions']} questions (shaded: 95 %)\n"
+        title=f"Choosing one of N candidates, {choice['questions']} questions (shaded: 95 % of {REWARD})\n"
         f"{REWARD} minus {VOTE} at N = {sizes[-1]}: {signed(difference)}",
     )
     label_ends(axis, ends)
@@ -121,7 +121,7 @@ def groups_of(adapters: dict[str, dict]) -> dict[str, list[dict]]:
     return {
         name: [group["accuracy"] for group in groups]
         for name, groups in found.items()
-        if groups[0]["pairs"] >= PAIRS_OF_A_POINT and groups[0]["accuracy"]["low"] is not None
+        if groups[0]["pairs"] >= PAIRS_OF_A_GROUP and groups[0]["accuracy"]["low"] is not None
     }
 
 
@@ -149,7 +149,7 @@ def draw_accuracy(axis: "Axes", adapters: dict[str, dict]) -> None:
 
 def calibration_points(report: dict) -> list[tuple[float, float]]:
     """(confidence, accuracy) of the bins with enough pairs; none where these make no curve."""
-    enough = [part for part in report["calibration"] if part["share"] * report["pairs"] >= PAIRS_OF_A_POINT - 0.5]
+    enough = [part for part in report["calibration"] if part["share"] * report["pairs"] >= PAIRS_OF_A_BIN - 0.5]
     return [(part["confidence"], part["accuracy"]) for part in enough] if len(enough) >= POINTS else []
 
 

@@ -47,7 +47,7 @@ def test_choosing_has_five_lines_with_labels(adapters, tmp_path, monkeypatch):
 
 
 def test_panels_by_what_there_is():
-    many, few = pair_figures(400, bins=5), pair_figures(12, bins=2)
+    many, few = pair_figures(600, bins=5), pair_figures(12, bins=2)
     assert panel_rows({"pairs": many, "choice": choice(8)}) == [["choice"] * 2, ["accuracy", "calibration"]]
     assert panel_rows({"pairs": pair_figures(60, bins=2), "choice": None}) == [["accuracy"] * 2]
     assert panel_rows({"pairs": few, "choice": choice(2)}) == []
@@ -71,7 +71,7 @@ def test_what_is_left_out_is_named_and_an_old_picture_does_not_stay(tmp_path):
 
 
 def test_a_picture_of_everything(tmp_path):
-    report = {"manifest": MANIFEST, "pairs": pair_figures(400, bins=5), "choice": choice(8)}
+    report = {"manifest": MANIFEST, "pairs": pair_figures(600, bins=5), "choice": choice(8)}
     draw(report, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     page = markdown_page(report, "report.png")
