@@ -52,9 +52,13 @@ begin_or_go_on() {
     echo "$settings" >$RUN/settings
 }
 
-# Merging writes into the folder where it is called.
+# Merging writes into the folder where it is called, and refuses databases without pairs, which few questions may leave.
 merge() {
-    (cd $RUN && PYTHONPATH=$OLDPWD python -m tree.merge_shards --output_dir . --test_dbs $TEST_DBS)
+    local db test_dbs=
+    for db in ${TEST_DBS//,/ }; do
+        if grep -q "\"db_id\": \"$db\"" $RUN/final_data_emerge_shard_0.json; then test_dbs+=,$db; fi
+    done
+    (cd $RUN && PYTHONPATH=$OLDPWD python -m tree.merge_shards --output_dir . --test_dbs "${test_dbs#,}")
 }
 
 # Trees of the test databases, whose first attempts the reward model has not seen.

@@ -27,6 +27,9 @@ for word in "$@"; do case $word in --screenshot=*) touch "${word#*=}" ;; esac; d
 """
 GROW = """mkdir -p "$OUTPUT_DIR/tree_dataset/part0/1"
 echo '[{"db_id": "orchard"}, {"db_id": "city_library"}]' >"$OUTPUT_DIR/tree_dataset/part0/1/all_trees.json"
+pairs=$(grep -o '"db_id": "[a-z_]*"' "$DATA_PATH")
+[ "$2" != 18 ] || pairs='"db_id": "orchard"'  # few questions
+echo "$pairs" >"$OUTPUT_DIR/final_data_emerge_shard_0.json"
 echo "grow $DATA_PATH depth $MAX_DEPTH $*" >>"$CALLS"
 """
 
@@ -109,3 +112,4 @@ def test_a_quickstart_that_was_stopped_goes_on_or_begins_anew(project):
     assert (aside / "mark").exists()  # kept
     calls = "\n".join(calls_of(project))
     assert "train.json depth 2 --limit 18" in calls and "--max_steps 4 " in calls and "fresh" not in calls
+    assert "--test_dbs orchard\n" in calls  # the only one that has pairs
