@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole pipeline on a fresh machine, small:  bash quickstart.sh
 # Environment, bundled demo data, a 0.5B model, then steps 2 to 7 of the README with the README's own scripts; the reward
-# model is trained on four of the demo's databases and judged on the other five. About eleven minutes on two CPU cores
+# model is trained on four of the demo's databases and judged on the other five. About ten minutes on two CPU cores
 # after the downloads; everything is written to output/quickstart. A second run goes on where the first one stopped, or
 # begins anew with other settings.
 set -euo pipefail
