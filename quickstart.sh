@@ -85,6 +85,11 @@ picture_of() { # page, file to write
 # one GPU is enough, if the caller shows any
 GPUS=$([[ ${CUDA_VISIBLE_DEVICES-all} =~ ^(|-1.*)$ ]] && echo 0 || nvidia-smi -L 2>/dev/null | grep -c -m 1 '^GPU' || true)
 
+# A second one would move the folder of the first away; what the first one started holds the lock as long as it writes.
+mkdir -p output
+exec 9>output/.quickstart.lock
+flock -n 9 || { echo "error: another quickstart is at work here; wait for it, or stop it" >&2; exit 2; }
+
 started=$SECONDS
 stage "environment" bash setup_env.sh
 PATH=$PWD/.venv/bin:$PATH

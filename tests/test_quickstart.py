@@ -1,5 +1,6 @@
 """What quickstart.sh does around the scripts it runs, which are stand-ins here that write down how they were called."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -89,6 +90,15 @@ def test_what_is_chosen_for_is_of_databases_that_are_not_trained_on(project):
     (picture,) = [call for call in calls_of(project) if call.startswith("chromium")]
     assert picture.endswith(f"{folder}/trees.html#tree=db/1/node_2_0")
     assert run.stdout.splitlines()[-1].startswith("    python add_question_id.py && MODEL_PATH=")
+
+
+def test_a_second_quickstart_beside_the_first_is_refused(project):
+    (project / "output").mkdir()
+    with (project / "output" / ".quickstart.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = quickstart(project)
+    assert run.returncode == 2 and run.stderr.startswith("error: another quickstart") and not calls_of(project)
+    assert quickstart(project).returncode == 0
 
 
 def test_a_quickstart_that_was_stopped_goes_on_or_begins_anew(project):
