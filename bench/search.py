@@ -8,7 +8,8 @@ The answer is chosen after the first k queries of each question (all, where fewe
 they were drawn, by each rule of `evaluate.py`; `oracle` is the share of questions with a right query among them. All
 distinct queries are executed and compared with gold once. Printed are the execution accuracy (EX) with the mean number
 of tokens that were generated up to there, and each search minus the drafts: after as many queries, and after as many
-drafts as took about as many tokens. Intervals are 95 %, over questions. Questions that some run skipped are left out.
+drafts as took about as many tokens. Intervals are 95 %, over questions. Questions that some run skipped are left out,
+and the settings in which a search differs from the drafts are named.
 
 The promises are lower ends of intervals: after as many queries, for the rule that `tree.search` answers by.
 """
@@ -22,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.files import InputError, run_script
+from common.files import InputError, read_json, run_script
+from common.manifest import differences, run_of
 from common.rows import fit_row, iterate_rows
 from common.tables import aligned
 from eval.best_of_n import CHOICES, WITH_REWARD, WITHOUT_REWARD, Candidates, accuracy
@@ -30,6 +32,7 @@ from eval.candidates import NO_QUERY, CandidatePool, PoolResults, as_candidates,
 from eval.evaluation_report import interval
 from eval.intervals import DIFFERENCE, Clusters, Estimate
 from tree.questions import load_questions
+from tree.search import FACTS, MAY_DIFFER
 from tree.sql_utils import add_sql_flags, check_database, database_path, sql_settings
 from tree.tree_node import Question
 
@@ -82,6 +85,15 @@ def check_names(paths: Sequence[str]) -> None:
     names = list(map(name_of, paths))
     if repeated := [path for path, name in zip(paths, names, strict=True) if names.count(name) > 1]:
         raise InputError(f"{' and '.join(repeated)}: give runs in folders of different names")
+
+
+def how_they_differ(best_of: str, search: str) -> str:
+    """A line: in what the run of a search differs from that of the drafts, by the manifests beside the files."""
+    manifests = [Path(path).with_name("manifest.json") for path in (best_of, search)]
+    if missing := [str(path) for path in manifests if not path.exists()]:
+        return f"{name_of(search)}: {missing[0]} is not there; compare runs of one generator and one reward model only"
+    found = differences(*(run_of(read_json(path, dict), MAY_DIFFER, FACTS) for path in manifests))
+    return f"{name_of(search)} differs from {name_of(best_of)} in {', '.join(found) or 'nothing'}"
 
 
 def check_drafts(path: str, drafts: Draws) -> None:
@@ -234,7 +246,8 @@ def main(words: list[str] | None = None) -> None:
         raise InputError(f"{args.data}: gold of fewer than 2 of the questions runs")
 
     sizes = [size for size in SIZES if size <= min(map(len, drafts.tokens))]
-    lines = [f"{len(drafts.candidates)} questions with gold that runs"]
+    lines = [how_they_differ(args.best_of, path) for path in args.search]
+    lines.append(f"{len(drafts.candidates)} questions with gold that runs")
     for run in (drafts, *searches):
         lines += curve(run, sizes)
     for search in searches:

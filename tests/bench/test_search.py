@@ -65,6 +65,7 @@ def table_of(printed: str, title: str) -> dict[str, dict[str, float]]:
 
 def test_search_and_drafts_are_compared_in_the_order_in_which_they_were_drawn(compare):
     run = compare.run()
+    assert re.search(r"^search: .*best_of_24/manifest.json is not there; compare runs of one", run.stdout, re.MULTILINE)
     found = promises(run)
     assert set(found) == {"search_minus_best_of_16", "search_minus_best_of_24"}
     assert found["search_minus_best_of_16"] > 0 > found["search_minus_best_of_24"]
@@ -124,6 +125,7 @@ def test_what_a_search_writes_is_compared(dataset, tiny_model, adapter, tmp_path
         assert run_main("tree.search", *places, *models, *flags).returncode == 0
     files = [tmp_path / name / "candidates.json" for name in ("best_of_24", "search")]
     run = run_main("bench.search", "--best_of", files[0], "--search", files[1], *places)
+    assert "search differs from best_of_24 in num_roots: 24 -> 8\n" in run.stdout
     assert set(promises(run)) == {"search_minus_best_of_16", "search_minus_best_of_24"}
     table = table_of(run.stdout, "search minus best_of_24 [95 %], after as many queries")
     assert all(table[size][name] == 0 for size in "48" for name in ("reward_vote", "majority_vote", "oracle"))
