@@ -90,6 +90,8 @@ mkdir -p output
 exec 9>output/.quickstart.lock
 flock -n 9 || { echo "error: another quickstart is at work here; wait for it, or stop it" >&2; exit 2; }
 
+trap 'printf "\ninterrupted: what is finished is kept, bash quickstart.sh goes on with the rest\n" >&2; exit 130' INT
+
 started=$SECONDS
 stage "environment" bash setup_env.sh
 PATH=$PWD/.venv/bin:$PATH

@@ -55,6 +55,9 @@ export TORCH VLLM
 export -f install_cpu install_gpu
 if ! bash -euo pipefail -c "install_$kind" >.venv/install.log 2>&1; then
     grep -v '^WARNING' .venv/install.log | tail -n 15 >&2
+    if grep -qE 'NewConnectionError|NameResolutionError|dns error' .venv/install.log; then
+        echo "the package index was not reached: check the network, or name an index that you reach (PIP_INDEX_URL)" >&2
+    fi
     echo "error: installing failed; the whole log is .venv/install.log" >&2
     exit 1
 fi

@@ -60,7 +60,8 @@ class FaultyGenerator(FakeGenerator):
         if named("CRASH_ON"):
             ctypes.string_at(0)
         if named("ENGINE_DIES_ON"):
-            raise EngineDied("the engine died: no more memory")
+            print("(EngineCore pid=7) ERROR 01-01 10:00:00 [core.py:9] RuntimeError: no more memory\n" + "more\n" * 9)
+            raise EngineDied("the engine died; vLLM's messages above may say why")
         return await super().sample(messages, n, seed, revises)
 
 

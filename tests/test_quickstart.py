@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -16,7 +18,7 @@ PYTHON = f"""#!/usr/bin/env bash
 echo "$*" >>"$CALLS"
 case "$1" in
 -) exec {sys.executable} "$@" ;;
-train.py) [ ! -e stop ] ;;
+train.py) [ ! -e wait ] || sleep 60; [ ! -e stop ] ;;
 -m)
     [ "$2" != eval ] || echo "a wrong query and its right revision: trees.html#tree=db/1/node_2_0"
     ;;
@@ -56,10 +58,25 @@ def project(tmp_path, demo):
     return tmp_path
 
 
-def quickstart(project, **settings: str) -> subprocess.CompletedProcess:
+def started(project, **settings: str) -> subprocess.Popen:
+    """A quickstart with the processes it starts in a group of their own, as a terminal has them."""
     (project / "calls").write_text("")
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "CALLS": str(project / "calls"), **settings}
-    return subprocess.run(["bash", "quickstart.sh"], cwd=project, env=environment, capture_output=True, text=True)
+    return subprocess.Popen(
+        ["bash", "quickstart.sh"],
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def quickstart(project, **settings: str) -> subprocess.CompletedProcess:
+    run = started(project, **settings)
+    printed, errors = run.communicate()
+    return subprocess.CompletedProcess(run.args, run.returncode, printed, errors)
 
 
 def calls_of(project) -> list[str]:
@@ -99,6 +116,17 @@ def test_a_second_quickstart_beside_the_first_is_refused(project):
         run = quickstart(project)
     assert run.returncode == 2 and run.stderr.startswith("error: another quickstart") and not calls_of(project)
     assert quickstart(project).returncode == 0
+
+
+def test_ctrl_c_is_no_failure_of_a_stage(project):
+    (project / "wait").touch()
+    run = started(project)
+    while not any(call.startswith("train.py") for call in calls_of(project)):
+        time.sleep(0.05)
+        assert run.poll() is None
+    os.killpg(run.pid, signal.SIGINT)
+    errors = run.communicate()[1]
+    assert run.returncode == 130 and "interrupted: what is finished is kept" in errors and "failed" not in errors
 
 
 def test_a_quickstart_that_was_stopped_goes_on_or_begins_anew(project):

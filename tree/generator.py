@@ -242,7 +242,7 @@ class Generator:
     """vLLM's asynchronous engine with prefix caching, behind `await sample(messages, n, seed, revises)`.
 
     With a reviser, requests that revise are computed with its adapter, all others with the model as it is.
-    Create it inside the running event loop: starting takes half a minute or more.
+    Create it inside the running event loop: starting takes half a minute or more. Raises EngineDied when it fails.
     """
 
     def __init__(self, model: Path, tokenizer: "PreTrainedTokenizerBase", sampling: Sampling, settings: EngineSettings):
@@ -267,8 +267,11 @@ class Generator:
             **_engine_arguments(settings),
             **_reviser_arguments(settings.reviser),
         )
-        with _engine_tied_to_this_process():
-            self._engine = AsyncLLM.from_engine_args(arguments)
+        try:
+            with _engine_tied_to_this_process():
+                self._engine = AsyncLLM.from_engine_args(arguments)
+        except RuntimeError as error:  # of a process that ended, which has said why
+            raise EngineDied("the engine did not start; vLLM's messages above may say why") from error
 
     def fits(self, messages: Sequence[Message]) -> bool:
         """Whether the chat leaves room for a whole reply."""

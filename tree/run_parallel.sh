@@ -127,6 +127,8 @@ ended() { # shard, exit code: start it again, or take it off the list
     if (($2)); then
         echo "error: shard $1 failed with exit code $2; the end of $(log_of "$1"):" >&2
         tail -n 5 "$(log_of "$1")" >&2
+        # and, where it died of vLLM, what that said last: its processes tell why they end long before the end of the log
+        grep -a ' ERROR ' "$(log_of "$1")" | tail -n 1 >&2 || true
     fi
     unset "pids[$1]"
 }

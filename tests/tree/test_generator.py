@@ -86,3 +86,12 @@ def test_a_cancelled_request_leaves_the_engine_alive(answers):
 def test_the_death_of_the_engine_is_told_apart_from_a_failed_request(answers):
     [error] = answers["when the engine dies"]
     assert isinstance(error, EngineDied)
+
+
+def test_an_engine_that_does_not_start_is_told_in_one_line(tiny_generator, monkeypatch):
+    def fail(_):
+        raise RuntimeError("Engine core initialization failed. See root cause above.")
+
+    monkeypatch.setattr("vllm.v1.engine.async_llm.AsyncLLM.from_engine_args", fail)
+    with pytest.raises(EngineDied, match="did not start"):
+        Generator(tiny_generator, load_tokenizer(tiny_generator), Sampling(1.0, 1.0, 0, 24), EngineSettings(LENGTH))

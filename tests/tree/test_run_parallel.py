@@ -92,6 +92,15 @@ def test_restarts_are_bounded(script, tmp_path):
     assert "error: 2 of 2 shards failed: 0 1; the same command resumes with what is missing" in errors
 
 
+def test_why_an_engine_died_is_told_at_the_end(script):
+    run = script(RESTARTS="0", ENGINE_DIES_ON="Number 4:")  # which is in shard 0
+    errors = run.communicate()[1]
+    assert run.returncode == 1
+    told = errors[errors.index("error: shard 0 failed with exit code 1") :]
+    assert "error: the engine died; vLLM's messages above may say why" in told
+    assert "ERROR 01-01 10:00:00 [core.py:9] RuntimeError: no more memory" in told and "shard 1 failed" not in errors
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_stops_all_at_once_and_says_how_to_resume(script, whole, tmp_path, number):
     run = script(REPLY_SECONDS="1")
