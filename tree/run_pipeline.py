@@ -15,7 +15,6 @@ beside a manifest.json: a list of queries for each question, for `evaluate.py --
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +34,6 @@ from common.locks import alone_in, among_as_many
 from common.manifest import Manifest
 from common.model_folder import model_fingerprint
 from tree.generator import (
-    EngineDied,
     Generator,
     NoEngine,
     check_device,
@@ -48,7 +46,7 @@ from tree.pairs.pair_files import PairWriter, counts_line, kinds_of_pairs, pair_
 from tree.pairs.shard import shard_of
 from tree.prompts import Message
 from tree.replies import Reply
-from tree.run.databases import check_unchanged
+from tree.run.databases import RESUME, check_unchanged
 from tree.run.dry_run import dry_run_lines
 from tree.run.preflight import check_gold, prepare_instances, prepare_prompts
 from tree.run.progress import Progress
@@ -58,7 +56,7 @@ from tree.run.run_folder import StoredRun, find_run, make_run_folder, part_folde
 from tree.run.settings import RunSettings, parse_arguments, run_settings
 from tree.run.without_gold import draw_candidates
 from tree.run.work_list import WorkList, select
-from tree.run.workers import run_questions
+from tree.run.workers import leave_out_quarantined, run_questions, run_whole
 from tree.sql.cache import cache_folder
 from tree.sql.results import Verdict
 from tree.sql_utils import Executor
@@ -67,8 +65,6 @@ from tree.tree_node import Question, tree_from_json, tree_to_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-CHANGED = "what is finished is kept: put them back to resume with the same command, or begin anew with --fresh"
 
 
 # --- from a question to its tree ------------------------------------------------------------------------------------
@@ -90,7 +86,7 @@ class Grower:
         judge = partial(self._judge, question)
         tree = await grow(question, task, self.settings.tree, self._sample, judge, self.generator.fits)
         fingerprint = self.work.fingerprints[question.db_id]
-        check_unchanged(self.settings.db_root, {question.db_id: fingerprint}, CHANGED)
+        check_unchanged(self.settings.db_root, {question.db_id: fingerprint}, RESUME)
         tree.shortened = self.work.shortened[question.question_id].names()
         self.progress.add(tree)
         return tree_to_json(tree)
@@ -216,7 +212,7 @@ async def prepare(
     lengths = prepare_prompts(work, partial(encode, tokenizer))
     work.report("every prompt is too long; use a larger --max_prompt_tokens or --max_model_len")
     warn_of_overlap(settings.engine.reviser, work)
-    check_unchanged(settings.db_root, work.fingerprints, CHANGED)
+    check_unchanged(settings.db_root, work.fingerprints, RESUME)
     return list(lengths.values())
 
 
@@ -262,15 +258,6 @@ async def run(work: WorkList, settings: RunSettings, manifest: Manifest, stored:
     print(summary(figures, len(work.skipped), settings, folder), flush=True)
 
 
-def leave_out_quarantined(work: WorkList, log: QuestionLog) -> None:
-    """Skip the questions that failed or killed their worker again and again, loudly."""
-    quarantined = log.quarantined()
-    work.skip(quarantined)
-    if quarantined:
-        print(f"warning: {len(quarantined)} questions are quarantined:")
-    work.report("every question failed; the reasons are above, --fresh tries again")
-
-
 def main(words: list[str] | None = None) -> None:
     # --- everything that can be wrong, before anything expensive ---
     args = parse_arguments(words, __doc__)
@@ -301,10 +288,7 @@ def main(words: list[str] | None = None) -> None:
         if stored and stored.finished:
             write_again(work, settings, stored)
             return
-        try:
-            asyncio.run(run(work, settings, manifest, stored))
-        except EngineDied as death:
-            sys.exit(f"error: {death}; what is finished is kept, the same command resumes with the rest")
+        run_whole(run(work, settings, manifest, stored))
 
 
 if __name__ == "__main__":

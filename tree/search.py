@@ -14,7 +14,6 @@ reward, for `evaluate.py --candidates`), manifest.json. A run that was killed is
 """
 
 import asyncio
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,16 +30,15 @@ from eval.search.beam import Rated, chosen, search
 from eval.search.score_queue import ScoreQueue
 from eval.search.settings import SCORED_AT_ONCE, SearchRun, parse_arguments, search_run
 from reward.launch import stay_offline
-from tree.generator import EngineDied, Generator, check_device, encode, load_tokenizer, sequences_at_once
+from tree.generator import Generator, check_device, encode, load_tokenizer, sequences_at_once
 from tree.pairs.shard import PER_SHARD
-from tree.run.databases import check_unchanged, database_fingerprints
+from tree.run.databases import RESUME, check_unchanged, database_fingerprints
 from tree.run.preflight import prepare_prompts
 from tree.run.question_log import QuestionLog
 from tree.run.reviser import reviser_inputs, warn_of_overlap
 from tree.run.run_folder import StoredRun
 from tree.run.work_list import WorkList, checked_questions
-from tree.run.workers import run_questions
-from tree.run_pipeline import CHANGED, leave_out_quarantined
+from tree.run.workers import leave_out_quarantined, run_questions, run_whole
 from tree.sql_utils import Executor
 from tree.tree_node import Question
 
@@ -77,7 +75,7 @@ class Searcher:
             question.question_id, task, self.settings.search, self.generator.sample, rate, self.generator.fits
         )
         fingerprint = self.work.fingerprints[question.db_id]
-        check_unchanged(self.settings.db_root, {question.db_id: fingerprint}, CHANGED)
+        check_unchanged(self.settings.db_root, {question.db_id: fingerprint}, RESUME)
         self.counts.update(queries=len(nodes), rounds=rounds)
         self.bar.set_postfix_str(f"{self.counts['queries']} queries, {self.counts['rounds']} rounds", refresh=False)
         self.bar.update()
@@ -198,7 +196,7 @@ async def run(work: WorkList, settings: SearchRun, manifest: Manifest, stored: S
         lengths = prepare_prompts(work, partial(encode, tokenizer))
         work.report("every prompt is too long; use a larger --max_model_len, or an adapter of longer prompts")
         warn_of_overlap(settings.engine.reviser, work)
-        check_unchanged(settings.db_root, work.fingerprints, CHANGED)
+        check_unchanged(settings.db_root, work.fingerprints, RESUME)
         engine = settings.engine_for(max(lengths.values()))
         if not stored:
             clear(folder)
@@ -253,10 +251,7 @@ def main(words: list[str] | None = None) -> None:
         if stored and stored.finished:
             write_again(questions, stored)
             return
-        try:
-            asyncio.run(run(work, settings, manifest, stored))
-        except EngineDied as death:
-            sys.exit(f"error: {death}; what is finished is kept, the same command resumes with the rest")
+        run_whole(run(work, settings, manifest, stored))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from tree.schema.descriptions import description_files
 from tree.sql.cache import content_digest
 from tree.sql_utils import database_path
 
+# the fix where the questions that are finished stand in a journal
+RESUME = "what is finished is kept: put them back to resume with the same command, or begin anew with --fresh"
+
 
 def database_fingerprint(db_root: str | os.PathLike, db_id: str) -> str:
     """16 hex digits that change with any byte of a database, or of its descriptions, which are in the prompts too.

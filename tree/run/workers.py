@@ -1,14 +1,33 @@
 """Work on many questions at a time; one that fails, or kills its worker, is tried again and then quarantined."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
 from common.files import InputError
 from tree.replies import EngineDied
 from tree.run.question_log import QuestionLog
+from tree.run.work_list import WorkList
 from tree.tree_node import Question
 
 Answer = Callable[[Question], Awaitable[dict]]  # what comes of a question, as its line of the log
+
+
+def run_whole(run: Coroutine) -> None:
+    """A run to its end. Where its engine dies, the process ends with one line and exit code 1."""
+    try:
+        asyncio.run(run)
+    except EngineDied as death:
+        sys.exit(f"error: {death}; what is finished is kept, the same command resumes with the rest")
+
+
+def leave_out_quarantined(work: WorkList, log: QuestionLog) -> None:
+    """Skip the questions that failed or killed their worker again and again, loudly."""
+    quarantined = log.quarantined()
+    work.skip(quarantined)
+    if quarantined:
+        print(f"warning: {len(quarantined)} questions are quarantined:")
+    work.report("every question failed; the reasons are above, --fresh tries again")
 
 
 async def run_questions(questions: Sequence[Question], answer: Answer, log: QuestionLog, at_once: int) -> None:
