@@ -84,7 +84,8 @@ def _pool_of_row(path: str, number: int, row: object) -> CandidatePool:
 
 def warn_of_redraws(path: str) -> None:
     """Say so when the trees' manifest tells that wrong repeats were drawn again, which helps votes."""
-    if run_arguments(path).get("redraws"):
+    run = run_arguments(path)
+    if run.get("redraws") and not run.get("no_gold"):  # without gold none is known to be wrong
         print(
             f"warning: {path}: repeated wrong queries were drawn again when these trees grew, so votes come out too "
             "well; grow trees for evaluation with --redraws 0"
