@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import InputError, read_json, sync_file
+from common.files import InputError, read_json, remove_leftovers, sync_file
 from common.manifest import refuse_other_run, warn_of_other_code
 from tree.pairs.shard import shard_of
 
@@ -50,6 +50,8 @@ def find_run(part: Path, content: dict) -> StoredRun | None:
 
 def make_run_folder(part: Path) -> Path:
     """A new folder {YYYYmmdd_HHMMSS} of a shard."""
+    for killed_before_it_began in part.glob("*/"):
+        remove_leftovers(killed_before_it_began / "manifest.json")
     while True:
         folder = part / time.strftime("%Y%m%d_%H%M%S")
         try:

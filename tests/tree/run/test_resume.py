@@ -17,6 +17,7 @@ from tests.conftest import ROOT, assert_one_line_error, make_database
 from tests.fake_worker import in_child, kill_at
 from tests.tree.conftest import COUNT, RESULTS, quarantined, read, results, the_run, worker, worker_process
 from tree import run_pipeline
+from tree.run.run_folder import make_run_folder
 
 KILLS = 16
 
@@ -274,3 +275,12 @@ def test_a_second_worker_is_refused(places, tmp_path):
         beside = worker_process(places, tmp_path, "--shard_id", "1", "--num_shards", "2")
         assert beside.returncode == 0, beside.stderr
     assert worker(places, tmp_path, "--num_shards", "3").returncode == 0
+
+
+def test_what_a_run_left_that_was_killed_before_it_began_is_cleared(tmp_path):
+    killed = tmp_path / "20260101_120000"
+    killed.mkdir()
+    (killed / ".manifest.json.0123.tmp").touch()
+    (killed / "notes.tmp").touch()  # is not ours
+    assert make_run_folder(tmp_path) != killed
+    assert [path.name for path in killed.iterdir()] == ["notes.tmp"]

@@ -231,6 +231,7 @@ def test_an_engine_on_a_cpu_computes_the_adapter_so(monkeypatch):
     own, started = PunicaWrapperCPU.add_lora_linear, []
     monkeypatch.setattr(PunicaWrapperCPU, "add_lora_linear", own)  # put back at the end
     monkeypatch.setattr(generator_module, "_die_with_parent", lambda: None)
+    monkeypatch.setattr("vllm.platforms.current_platform.is_cpu", lambda: True)
     monkeypatch.setattr(
         "vllm.v1.executor.multiproc_executor.WorkerProc.worker_main",
         lambda: started.append(PunicaWrapperCPU.add_lora_linear),
