@@ -6,8 +6,9 @@
         --model Qwen2.5-Coder-0.5B-Instruct --base_model Qwen2.5-Coder-0.5B-Instruct     # a trial on a CPU
 
 NUM_ROOTS drafts of each question are executed and scored by the reward model; the best of them (--beam) are revised,
-their revisions executed and scored, and so on, until --budget queries are drawn or a round brings nothing better. The
-answer is chosen of all queries as evaluate.py chooses. Gold is read nowhere: a SQL column is ignored.
+their revisions executed and scored, and so on, until a round brings nothing better. What is left of the --budget of
+queries is spent on further drafts. The answer is chosen of all queries as evaluate.py chooses. Gold is read nowhere: a
+SQL column is ignored.
 
 Writes into --output_dir: predict.json (BIRD's format), candidates.json (every query with what executing it said and its
 reward, for `evaluate.py --candidates`), manifest.json. A run that was killed is resumed by the same command.

@@ -1,8 +1,8 @@
 """Search for the answer to one question by reward, without gold (the idea of ReLoc, arXiv 2508.07434).
 
 Drafts are executed and scored. Then, round by round, the best queries that were not revised yet (the beam) are revised
-from what executing them said, and the revisions are executed and scored too, until the budget of queries is spent, a
-round brings nothing better than the best before it, or nothing is left to be revised.
+from what executing them said, and the revisions are executed and scored too, until a round brings nothing better than
+the best before it, or nothing is left to be revised. What is left of the budget of queries is spent on further drafts.
 
 `search` is a coroutine over two awaited services, one that draws replies and one that executes and scores queries; all
 else is pure. A request's seed hangs on its place in the search, and nothing on what is in flight, so the order in which
@@ -29,7 +29,7 @@ Worth = tuple[int, float]  # tier of the outcome, reward
 class SearchSettings:
     """`num_roots` drafts of a question, then rounds in which the `beam` best queries get `sample_num` revisions each.
 
-    In all at most `budget` queries are drawn. `revision` is one of `tree.prompts.REVISIONS`.
+    In all `budget` queries are drawn. `revision` is one of `tree.prompts.REVISIONS`.
     """
 
     num_roots: int
@@ -95,11 +95,16 @@ class SearchNode:
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """A request for `count` queries: the position of the one that is revised, () for drafts, and its chat."""
+    """A request for `count` queries: the position of the one that is revised, () for drafts, and its chat.
+
+    `first` queries were drawn by the same request before: those that follow are the same whether asked for with them or
+    by themselves, because vLLM adds a sample's number to the seed of its request.
+    """
 
     position: Position
     messages: list[Message]
     count: int
+    first: int = 0
 
 
 # --- which queries are revised ----------------------------------------------------------------------------------------
@@ -160,7 +165,7 @@ class _Drawing:
 
     async def draw(self, requests: Sequence[DrawRequest]) -> list[SearchNode]:
         """The queries of several requests, which are in flight together, in the order of the requests."""
-        seeds = [node_seed(self.seed, self.question_id, request.position) for request in requests]
+        seeds = [node_seed(self.seed, self.question_id, request.position) + request.first for request in requests]
         asked = [
             self.sample(one.messages, one.count, seed, bool(one.position))
             for one, seed in zip(requests, seeds, strict=True)
@@ -169,7 +174,7 @@ class _Drawing:
         written = [
             ((*request.position, number), extract_sql(reply.text), reply)
             for request, replies in zip(requests, drawn, strict=True)
-            for number, reply in enumerate(replies)
+            for number, reply in enumerate(replies, request.first)
         ]
         if new := list(dict.fromkeys(sql for _, sql, _ in written if sql and sql not in self.known)):
             self.known.update(zip(new, await self.rate(new), strict=True))
@@ -182,7 +187,8 @@ class _Drawing:
 async def search(
     question_id: int, task: str, settings: SearchSettings, sample: Sample, rate: Rate, fits: Fits
 ) -> tuple[list[SearchNode], int]:
-    """All queries that were drawn for a question, drafts first, then round by round; and the number of rounds.
+    """All queries that were drawn for a question: drafts, their revisions round by round, further drafts; and the
+    number of rounds.
 
     `task` is the initial prompt, `sample(messages, n, seed, revises)` draws replies (`revises`: to a request for
     revisions), `rate(queries)` executes and scores them, `fits(messages)` says whether a chat leaves room for a reply.
@@ -195,4 +201,6 @@ async def search(
         improved = best(revisions) > best(nodes)
         nodes += revisions
         rounds += 1
+    if left := settings.budget - len(nodes):
+        nodes += await drawing.draw([DrawRequest((), chat(task), left, settings.num_roots)])
     return nodes, rounds

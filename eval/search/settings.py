@@ -107,7 +107,7 @@ def parse_arguments(words: list[str] | None = None, description: str | None = No
     add = parser.add_argument_group("search").add_argument
     add_attempt_flags(add)
     add("--beam", type=int, default=2, help="queries that are revised in each round")
-    add("--budget", type=int, default=24, help="queries of a question at most; as many as --num_roots: no revisions")
+    add("--budget", type=int, default=24, help="queries of a question; as many as --num_roots: no revisions")
     ways = [name for name in CHOICES if name in WITH_REWARD]
     add("--choose", choices=ways, default=ways[0], help="how the answer is chosen, see docs/evaluation.md")
     add = parser.add_argument_group("reward model").add_argument
