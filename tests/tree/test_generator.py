@@ -65,6 +65,11 @@ def test_a_seed_gives_the_same_replies_and_its_samples_differ(answers):
     assert len({reply.text for reply in answers["seed 1"]}) == 3
 
 
+def test_a_sample_is_the_same_in_another_request_whose_seed_counts_from_there(answers):
+    """So the further drafts of a search are those that one request for all drafts would have drawn."""
+    assert answers["seed 1"][1:] == answers["seed 2"][:-1]
+
+
 def test_a_reply_begins_with_its_opening_and_counts_its_tokens(answers):
     assert all(reply.text.startswith(OPENING) and 1 <= reply.tokens <= 24 for reply in answers["seed 1"])
     # a random model finds every token about equally likely, so belief is about proportional to length
