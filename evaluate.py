@@ -9,7 +9,8 @@ Preference pairs (--test_data): accuracy, AUC, margins, calibration; by what the
 relation, distance gap, difficulty and database.
 Candidates (--candidates; of trees, the first attempts): execution accuracy after choosing one of N by reward, by
 votes, and by both. With --predictions the chosen query of each question, in BIRD's format. All intervals are 95 %,
-over questions. `none` is the untrained base model. Each distinct candidate is scored once; where candidates bring no
+over questions. `none` is the untrained base model; several adapters are also judged, and choose, by the mean of their
+rewards. Each distinct candidate is scored once; where candidates bring no
 prompt, each adapter is asked behind one that is made as those of its training pairs, and it reads as much of what
 executing a candidate said as it was trained with (`none` as the first adapter beside it).
 
@@ -22,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import compress
 from pathlib import Path
+from statistics import fmean
 
 from common.files import InputError, check_writable, replacing, run_script, write_json
 from common.manifest import Manifest
@@ -87,7 +89,7 @@ def parse_arguments(words: list[str] | None = None) -> EvaluationSettings:
     add("--test_data", help=f"preference pairs (step 4.2; default {TEST_DATA} unless --candidates is given)")
     add("--candidates", help="all_trees.json, or a list of {question_id, db_id, question, evidence, candidates}")
     add("--db_root", default="data/train/train_databases", help="folder of the candidates' databases")
-    add("--predictions", help="file to write the chosen queries to, in BIRD's format (one adapter only)")
+    add("--predictions", help="file to write the chosen queries to, in BIRD's format")
     add("--choose", choices=CHOICES, default=CHOICES[0], help="how --predictions are chosen, see docs/evaluation.md")
     add("--allow_overlap", action="store_true", help="evaluate on databases or prompts that an adapter was trained on")
     add("--batch_size", type=int, default=64, help="candidates scored at the same time")
@@ -99,8 +101,8 @@ def parse_arguments(words: list[str] | None = None) -> EvaluationSettings:
         raise InputError(f"--batch_size {args.batch_size}: must be 1 or more")
     if repeated := [name for name in args.adapters if args.adapters.count(name) > 1]:
         raise InputError(f"--adapters: {repeated[0]} is duplicated")
-    if args.predictions and (not args.candidates or len(args.adapters) > 1):
-        raise InputError("--predictions needs --candidates to choose from, and one adapter to choose by")
+    if args.predictions and not args.candidates:
+        raise InputError("--predictions needs --candidates to choose from")
     if Path(args.output_file).suffix != ".json":
         raise InputError(f"--output_file {args.output_file}: must end in .json")
     args.test_data = args.test_data or (None if args.candidates else TEST_DATA)
@@ -177,6 +179,21 @@ def score_all(settings: EvaluationSettings, adapter: str, queries: Queries, resu
     }
 
 
+def averaged(adapters: Sequence[str], pools_of: dict[str, list[CandidatePool]]) -> list[str]:
+    """The trained adapters, where they are several that are asked behind the same prompts; otherwise none."""
+    trained = [adapter for adapter in adapters if adapter != UNTRAINED]
+    same = all(pools_of[adapter] == pools_of[trained[0]] for adapter in trained)
+    return trained if same and len(trained) > 1 else []
+
+
+def mean_rewards(rewards: Sequence[Rewards]) -> Rewards:
+    """The mean reward of each query. Rewards are log-odds (Bradley-Terry), so the surer adapter counts more.
+
+    Coste et al., "Reward Model Ensembles Help Mitigate Overoptimization", arXiv 2310.02743, "mean optimization".
+    """
+    return {key: fmean(of[key] for of in rewards) for key in rewards[0]}
+
+
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +239,8 @@ def best_of_n(
         for name, own in pools_of.items()
     }
     if settings.predictions:
-        write_predictions(settings.predictions, pools, rewarded[settings.adapters[0]], settings.choose)
+        by = next((name for name in reversed(rewarded) if name != UNTRAINED), UNTRAINED)  # the mean, where there is one
+        write_predictions(settings.predictions, pools, rewarded[by], settings.choose)
     for pool, found in zip(pools, executed, strict=True):
         if found.gold and not found.judged:
             question = pool.question
@@ -275,6 +293,11 @@ def main(words: list[str] | None = None) -> None:
     pools_of = pools_by_adapter(pools, trained_behind, settings.candidates, settings.db_root, load_tokenizer(base))
     if not settings.allow_overlap:
         check_overlaps(settings, pairs, pools_of)
+    together = averaged(settings.adapters, pools_of)
+    if settings.predictions and len(settings.trained) > 1 and not together:
+        raise InputError(
+            "--predictions: the adapters know other prompts, so their rewards have no mean; give one adapter"
+        )
 
     # --- candidates are executed before a model takes the machine ---
     executed = asyncio.run(execute(pools, settings.db_root, settings.sql)) if pools else []
@@ -285,6 +308,10 @@ def main(words: list[str] | None = None) -> None:
         adapter: score_all(settings, adapter, distinct_queries(pairs, pools_of[adapter], executed), lengths[adapter])
         for adapter in settings.adapters
     }
+    if together:
+        mean = f"mean of {len(together)}"
+        rewards[mean] = mean_rewards([rewards[adapter] for adapter in together])
+        pools_of[mean] = pools_of[together[0]]
 
     # --- report ---
     report = {"manifest": manifest.ended(pairs=len(pairs), questions=len(pools))}

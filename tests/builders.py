@@ -155,14 +155,14 @@ def training(folder: Path, base: Path, *flags: object) -> tuple:
     return *data, *steps, "--validation_fraction", "0.3", "--result_length", "300", *flags
 
 
-def random_adapter(folder: Path, base: Path, result_length: int = 300) -> Path:
+def random_adapter(folder: Path, base: Path, result_length: int = 300, seed: int = 0) -> Path:
     """A reward adapter with random weights, as train.py leaves it, that says what its prompts were made with."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     from reward.model import load_base
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     settings = {"target_modules": "all-linear", "modules_to_save": ["score"], "init_lora_weights": False}
     model = load_base(base, 0, torch.float32)
     get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=4, **settings)).save_pretrained(folder)

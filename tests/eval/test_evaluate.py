@@ -6,9 +6,12 @@ from collections import Counter
 
 import pytest
 
+from common.trained_on import write_trained_on
 from eval.best_of_n import WITH_REWARD, WITHOUT_REWARD, accuracy, choice
 from eval.candidates import CandidatePool, PoolResults, as_candidates, execute, read_pools
+from tests.builders import random_adapter
 from tests.conftest import QUESTIONS, assert_one_line_error, run_main
+from tree.run.prompt_settings import PromptSettings
 from tree.sql_utils import SqlSettings
 from tree.tree_node import Question
 
@@ -76,6 +79,28 @@ def test_without_gold_there_are_predictions_but_no_accuracy(listed, tiny_model):
     chosen = [sql.split("\t")[0] for sql in json.loads(predictions.read_text()).values()]
     assert all(sql not in WRONG[1:] for sql in chosen)  # those that return rows come first
     assert {sql["SQL"] for sql in ran} <= set(chosen)
+
+
+def test_several_adapters_are_judged_and_choose_by_the_mean_of_their_rewards(listed, tiny_model, adapter, tmp_path):
+    other = random_adapter(tmp_path / "other", tiny_model, result_length=0, seed=1)
+    predictions = listed.parent / "predict.json"
+    flags = ("--adapters", adapter, other, "none", "--predictions", predictions, "--choose", "reward")
+    run = evaluate(listed, tiny_model, *flags)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((listed.parent / "report.json").read_text())
+    assert {way["adapter"] for way in report["choice"]["ways"]} == {"", str(adapter), str(other), "none", "mean of 2"}
+    chosen = [sql.split("\t")[0] for sql in json.loads(predictions.read_text()).values()]
+    for row, answer in zip(report["candidates"][:5], chosen, strict=False):
+        scored = [one for one in row["candidates"] if one["SQL"]]
+        for rewards in (one["rewards"] for one in scored):
+            assert rewards["mean of 2"] == pytest.approx((rewards[str(adapter)] + rewards[str(other)]) / 2, abs=2e-6)
+        assert answer == max(scored, key=lambda one: one["rewards"]["mean of 2"])["SQL"]
+
+    # behind other prompts the same query is another one
+    write_trained_on(other, [], {}, vars(PromptSettings(no_values=True)))
+    assert_one_line_error(evaluate(listed, tiny_model, *flags), "--predictions", "no mean")
+    assert evaluate(listed, tiny_model, *flags[:4]).returncode == 0
+    assert "mean of" not in (listed.parent / "report.json").read_text()
 
 
 def test_gold_that_fails_judges_nothing_whatever_the_candidates(listed, tiny_model):
@@ -197,9 +222,8 @@ def test_bad_candidates_are_refused_in_one_line(listed, tiny_model, change, word
 
 
 def test_bad_flags_are_refused_in_one_line(listed, tiny_model):
-    assert_one_line_error(
-        evaluate(listed, tiny_model, "--adapters", "none", "x", "--predictions", "p.json"), "--predictions"
-    )
+    without = ("evaluate", "--base_model", tiny_model, "--adapters", "none", "--predictions", "p.json")
+    assert_one_line_error(run_main(*without), "--predictions needs --candidates")
     assert_one_line_error(evaluate(listed, tiny_model, "--output_file", "report.txt"), "must end in .json")
     for flag in ("--output_file", "--predictions"):  # before anything is executed or scored
         run = evaluate(listed, tiny_model, flag, "/proc/nowhere.json")
