@@ -10,9 +10,9 @@ relation, distance gap, difficulty and database.
 Candidates (--candidates; of trees, the first attempts): execution accuracy after choosing one of N by reward, by
 votes, and by both. With --predictions the chosen query of each question, in BIRD's format. All intervals are 95 %,
 over questions. `none` is the untrained base model; several adapters are also judged, and choose, by the mean of their
-rewards. Each distinct candidate is scored once; where candidates bring no
-prompt, each adapter is asked behind one that is made as those of its training pairs, and it reads as much of what
-executing a candidate said as it was trained with (`none` as the first adapter beside it).
+rewards. Each distinct candidate is scored once; where candidates bring no prompt, each adapter is asked behind one that
+is made as those of its training pairs, and it reads as much of what executing a candidate said as it was trained with
+(`none` as the first adapter beside it).
 
 Writes --output_file (JSON), and beside it the same name with .md (tables) and .png (curves).
 """

@@ -88,11 +88,18 @@ def check_names(paths: Sequence[str]) -> None:
 
 
 def how_they_differ(best_of: str, search: str) -> str:
-    """A line: in what the run of a search differs from that of the drafts, by the manifests beside the files."""
+    """A line: in what the run of a search differs from that of the drafts, by the manifests beside the files.
+
+    Raises InputError for a manifest of something else.
+    """
     manifests = [Path(path).with_name("manifest.json") for path in (best_of, search)]
     if missing := [str(path) for path in manifests if not path.exists()]:
         return f"{name_of(search)}: {missing[0]} is not there; compare runs of one generator and one reward model only"
-    found = differences(*(run_of(read_json(path, dict), MAY_DIFFER, FACTS) for path in manifests))
+    contents = [read_json(path, dict) for path in manifests]
+    try:
+        found = differences(*(run_of(content, MAY_DIFFER, FACTS) for content in contents))
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{' or '.join(map(str, manifests))}: not the manifest of a search; take it away") from None
     return f"{name_of(search)} differs from {name_of(best_of)} in {', '.join(found) or 'nothing'}"
 
 
@@ -232,6 +239,7 @@ def main(words: list[str] | None = None) -> None:
     known = {question.question_id: question for question in load_questions(args.data)}
     runs = {path: read_run(path, known) for path in (args.best_of, *args.search)}
     check_drafts(args.best_of, runs[args.best_of])
+    print("\n".join(how_they_differ(args.best_of, path) for path in args.search))
     questions = [known[question_id] for question_id in in_every_run(runs)]
     for db_id in sorted({question.db_id for question in questions}):
         check_database(database_path(args.db_root, db_id))
@@ -246,8 +254,7 @@ def main(words: list[str] | None = None) -> None:
         raise InputError(f"{args.data}: gold of fewer than 2 of the questions runs")
 
     sizes = [size for size in SIZES if size <= min(map(len, drafts.tokens))]
-    lines = [how_they_differ(args.best_of, path) for path in args.search]
-    lines.append(f"{len(drafts.candidates)} questions with gold that runs")
+    lines = [f"{len(drafts.candidates)} questions with gold that runs"]
     for run in (drafts, *searches):
         lines += curve(run, sizes)
     for search in searches:

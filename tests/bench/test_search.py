@@ -101,7 +101,7 @@ def test_drafts_bound_after_how_many_queries_is_compared(compare):
     assert_one_line_error(compare.run(best_of=lambda question: compare.drafts(question)[:3]), "3 drafts", "4 or more")
 
 
-def test_runs_that_cannot_be_compared_are_refused(compare):
+def test_runs_that_cannot_be_compared_are_refused(compare, tmp_path):
     assert_one_line_error(compare.run(best_of=compare.searched), "--best_of", "holds revisions")
     assert_one_line_error(compare.run(in_search=compare.questions[:1]), "1 questions are in every file")
     other = [question | {"question": "Which?"} for question in compare.questions]
@@ -109,6 +109,9 @@ def test_runs_that_cannot_be_compared_are_refused(compare):
         compare.run(in_search=other), "search/candidates.json: row 0: question_id 0 is another question"
     )
     assert_one_line_error(compare.run(gold=lambda question: BROKEN), "gold of fewer than 2")
+    for name in ("best_of_24", "search"):
+        write_json(tmp_path / name / "manifest.json", {"arguments": 3})
+    assert_one_line_error(compare.run(), "search/manifest.json: not the manifest of a search")
     untold = [(WRONG, 1, 0.0, None)]
     assert_one_line_error(compare.run(search=lambda _: untold), "row 0: search: row 0: 'tokens' is null")
     same = run_main("bench.search", "--best_of", "a/search/candidates.json", "--search", "b/search/candidates.json")
